@@ -1,0 +1,1 @@
+"""A flow decides when; DVC decides whether; a task decides how."""

@@ -1,0 +1,165 @@
+"""The command line: parses, calls, prints; nothing else. Libraries are imported in the command that needs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tasks.core.errors import UserError
+
+
+class Door(click.Group):
+    """Shows a user's mistake as a sentence, without a traceback, and ends with its exit code; 130 after Ctrl-C."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.code)
+        except KeyboardInterrupt:
+            click.echo("stopped; what was done so far is kept", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Door, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="leanlm")
+def main() -> None:
+    """Carry one language model through its whole life under a resource budget.
+
+    Data, design, pretraining, finetuning, compression, deployment profile: every choice is a line of params.yaml,
+    and one ledger says what each stage cost and gained.
+    """
+
+
+def _enter_project() -> None:
+    from flows.environment import enter_project
+
+    enter_project()
+
+
+@main.command()
+@click.option("--preset", metavar="NAME", help="Replace params.yaml by presets/NAME.yaml over the defaults.")
+@click.option("-S", "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Edit params.yaml; repeatable.")
+def run(preset: str | None, assignments: tuple[str, ...]) -> None:
+    """Bring every stage up to date; only what must run runs."""
+    _enter_project()
+    from flows import edit, servers
+    from flows.environment import use_prefect
+
+    for sentence in edit.apply(preset, assignments):
+        click.echo(sentence)
+    use_prefect(servers.start("prefect").url)
+    from flows.lifecycle import lifecycle
+
+    lifecycle()
+
+
+@main.command()
+def plan() -> None:
+    """Predict what every stage will cost, and whether the budget allows it."""
+    _enter_project()
+    from flows import forecast
+    from tasks.ledger.budget import limits, refuse
+    from tasks.params import load
+
+    params = load()
+    planned = forecast.plan(params)
+    click.echo(forecast.table(planned))
+    refuse(planned, params.budget)
+    click.echo("within the budget" if limits(params.budget) else "no budget is set (`budget:` in params.yaml)")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(as_json: bool) -> None:
+    """Tell what would run, and why."""
+    _enter_project()
+    from flows.status import stale, to_json
+    from tasks.params import load
+
+    load()
+    found = stale()
+    if as_json:
+        click.echo(to_json(found))
+        return
+    for stage, reasons in found.items():
+        click.echo(stage)
+        for reason in reasons:
+            click.echo(f"  {reason}")
+    if not found:
+        click.echo("everything is up to date")
+
+
+@main.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it.")
+def report(output: Path | None) -> None:
+    """Write the ledger as one self-contained HTML file."""
+    _enter_project()
+    from flows.report import write
+
+    click.echo(write(output))
+
+
+@main.command()
+def track() -> None:
+    """Publish the ledger to MLflow again: whatever isn't there yet."""
+    _enter_project()
+    from flows.track import publish
+
+    count = publish(strict=True)
+    click.echo(f"stages published to MLflow: {count}" if count else "MLflow has everything already")
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="MLflow's port.  [default: 5000, or a free one]")
+def ui(port: int | None) -> None:
+    """Start the web pages of MLflow and Prefect, on this machine only, and print where they are."""
+    _enter_project()
+    from flows import servers
+
+    for name, at in (("mlflow", port), ("prefect", None)):
+        click.echo(f"{name:<8} {servers.start(name, at).url}")
+    click.echo("`leanlm down` stops them")
+
+
+@main.command()
+def down() -> None:
+    """Stop every server this project has started."""
+    _enter_project()
+    from flows import servers
+
+    stopped = servers.stop_all()
+    for name, server in stopped.items():
+        click.echo(f"stopped {name} ({server.url}, process {server.pid})")
+    if not stopped:
+        click.echo("no server is running")
+
+
+@main.command("schedule")
+@click.option("--cron", required=True, metavar="EXPRESSION", help='When, e.g. "0 3 * * *" for every night at three.')
+@click.option("--timezone", default="UTC", show_default=True, metavar="NAME", help="EXPRESSION's time zone.")
+def schedule_(cron: str, timezone: str) -> None:
+    """Serve the lifecycle as a Prefect deployment that runs by the clock, until Ctrl-C."""
+    _enter_project()
+    from flows import schedule, servers
+    from flows.environment import use_prefect
+
+    schedule.check(cron, timezone)
+    server = servers.start("prefect")
+    url = use_prefect(server.url)
+    click.echo(f"waiting for {cron!r} ({timezone}); runs are listed at {server.url}; Ctrl-C ends it")
+    schedule.serve(cron, timezone, url)
+
+
+@main.command()
+@click.argument("stage", required=False)
+@click.option("--markdown", is_flag=True, help="The table of the README.")
+def techniques(stage: str | None, markdown: bool) -> None:
+    """List every technique with its paper, and every parameter with its default and what is allowed."""
+    from flows import catalogue
+
+    click.echo(catalogue.markdown(stage) if markdown else catalogue.text(stage))

@@ -1,0 +1,91 @@
+"""The report: one self-contained HTML file that tells what a lifecycle cost and gained. A view of files; it writes no other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from flows.report import delivery, headline, load, plots, predicted, provenance, tables, words
+from flows.report.load import Lifecycle
+from tasks.core.errors import UserError
+from tasks.ledger import report
+from tasks.params import STAGES
+
+TRAINED = ("pretrain", "finetune")
+_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(9), 11, 12, *range(14, 32), *range(127, 160))}
+
+
+def write(path: Path | None = None) -> Path:
+    """Write the report of the current folder, atomically, and say where (default: reports/report.html).
+
+    The same files give the same bytes: the page carries no time of its own.
+
+    Raises:
+        UserError: no stage has a report yet, one is damaged, or `path` can't be written.
+    """
+    target = path or report.FOLDER / "report.html"
+    page = render(load.read())
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(page.encode("utf-8", "replace"))
+        os.replace(temporary, target)
+    except OSError as error:
+        raise UserError(f"{target}: can't be written ({error.strerror})", "give another path, or make room there") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def render(life: Lifecycle) -> str:
+    """The page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"title_of": words.title, "printable": lambda text: text.translate(_CONTROL)}
+    page: str = environment.get_template("template.html").render(**_context(life))
+    return page
+
+
+def _context(life: Lifecycle) -> dict[str, Any]:
+    compared = predicted.comparisons(life)
+    return {
+        "life": life,
+        "methods": tables.MEANING,
+        "letters": tables.LETTERS,
+        "sentence": headline.sentence(life),
+        "finished": provenance.last_finished(life),
+        "figures": headline.figures(life),
+        "rows": headline.rows(life),
+        "totals": [tables.total_cell(life, name) for name in headline.ROW],
+        "floor_cells": headline.floor_cells(life),
+        "verdict": headline.verdict(life),
+        "quality_plot": plots.bits_per_byte(headline.points(life), headline.floors(life)),
+        "ledger": tables.ledger(life),
+        "comparisons": compared,
+        "comparison_summary": predicted.summary(compared),
+        "ratios_plot": plots.ratios(compared),
+        "resources": plots.RESOURCES,
+        "losses": [_loss(life, stage) for stage in TRAINED],
+        "engines": delivery.engines(life),
+        "engine_table": delivery.table(life),
+        "latency_plot": plots.latency(delivery.marks(life)),
+        "sizes_plot": plots.sizes(delivery.sizes(life)),
+        "prompts": list(dict.fromkeys(prompt for texts in life.samples.values() for prompt in texts)),
+        "provenance": provenance,
+        "stage_order": list(STAGES),
+    }
+
+
+def _loss(life: Lifecycle, stage: str) -> dict[str, Any]:
+    rows = life.histories.get(stage, [])
+    validation = [row for row in rows if "validation_loss" in row]
+    best = min(validation, key=lambda row: row["validation_loss"], default=None)
+    return {"stage": stage, "plot": plots.loss(stage, rows), "window": plots.window_of(rows), "rows": rows, "best": best}

@@ -1,0 +1,84 @@
+"""`dvc repro` of one stage in a child process, and the words for what went wrong in it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows import child
+from flows.environment import WORK
+from tasks.core.errors import UserError
+
+RUNNING = WORK / "running.json"
+GOES_ON = "run again: it goes on from the last checkpoint"
+_DVC_SAYS = re.compile(
+    r"(\x1b\[\d+m)*ERROR(\x1b\[\d+m)*: .*exited with|Running stage|Stage '|> |(Updating|Generating) lock"
+)
+
+
+class StageFailed(UserError):
+    """A stage ended with an error; `code` is its exit code."""
+
+    def __init__(self, message: str, hint: str = "", code: int = 1) -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One lifecycle at a time in one project folder.
+
+    Raises:
+        UserError: another one is running.
+    """
+    from filelock import FileLock, Timeout
+
+    WORK.mkdir(exist_ok=True)
+    lock = FileLock(WORK / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError("another run is going on in this folder", "wait until it has ended, or stop it") from None
+    try:
+        if child.stop_orphan(RUNNING):
+            sys.stderr.write(
+                "a killed run had left its stage at work; it is stopped, and goes on from its checkpoint\n"
+            )
+        yield
+    finally:
+        lock.release()
+
+
+def bring_up(stage: str, invocation: str) -> None:
+    """Bring `stage` and the raw inputs it needs up to date; what runs stamps its report with `invocation`.
+
+    Raises:
+        StageFailed: with the stage's own words and exit code.
+    """
+    log, error = WORK / "logs" / f"{stage}.log", WORK / stage / "error.txt"
+    error.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "dvc", "repro", stage]
+    code = child.run(command, log, RUNNING, {"LEANLM_INVOCATION": invocation, "PYTHONUNBUFFERED": "1"})
+    if code != 0:
+        raise _failure(stage, code, log, error)
+
+
+def _failure(stage: str, code: int, log: Path, error: Path) -> StageFailed:
+    """What to tell the person, from the message the stage left, else from the end of its log."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    exits = re.findall(r"exited with (-?\d+)", text)
+    code = int(exits[-1]) if exits else code
+    killed = -code if code < 0 else code - 128 if code > 128 else 0
+    if killed in set(signal.Signals):
+        name = signal.Signals(killed).name
+        memory = " (often for want of memory)" if killed == signal.SIGKILL else ""
+        return StageFailed(f"{stage}: ended by {name}{memory}", GOES_ON)
+    if error.exists():
+        return StageFailed(f"{stage}: {error.read_text(encoding='utf-8').strip()}", code=code)
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    own = [line for line in lines if not _DVC_SAYS.match(line)] or lines or ["failed without a word"]
+    return StageFailed(f"{stage}: {own[-1]}", f"all it said: {log}", code)

@@ -1,0 +1,22 @@
+"""No compression: the yardstick."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from tasks.core.schema import Technique
+
+if TYPE_CHECKING:
+    from tasks.compress.workbench import Workbench
+
+
+class Uncompressed(Technique):
+    """Leave the model as it is (the baseline every technique is compared with)."""
+
+    def apply(self, bench: Workbench) -> str:
+        """Copy the model folder byte for byte, without what only the stage before needs (its adapter, its samples)."""
+        for path in sorted(bench.source.iterdir()):
+            if path.is_file() and path.name != "samples.json":
+                shutil.copyfile(path, bench.out / path.name)
+        return "not compressed: byte for byte the model of the stage before"

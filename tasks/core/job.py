@@ -1,0 +1,111 @@
+"""What the shell lends a running stage: a place that survives a kill, a history, a progress bar, the budget's eye."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def _nothing_is_spent(_flops: float) -> str:
+    return ""
+
+
+@dataclass
+class Job:
+    """One attempt at one stage.
+
+    Attributes:
+        stage: the stage's name.
+        work: folder for checkpoints, keyed by parameters and inputs; it outlives the process.
+        over_budget: given the FLOPs done so far, the sentence that says which resource ran out, or "".
+        gemm_flops_per_second: the machine's measured rate by dtype ("float32", "bfloat16"), for MFU; may be empty.
+    """
+
+    stage: str
+    work: Path
+    over_budget: Callable[[float], str] = _nothing_is_spent
+    gemm_flops_per_second: dict[str, float] = field(default_factory=dict)
+    bandwidth_bytes_per_second: float | None = None
+
+    @property
+    def history(self) -> Path:
+        """The live history of this attempt: one CSV row per step, header first."""
+        return self.work / "history.csv"
+
+    def record(self, **row: float | str) -> None:
+        """Append a row to the history; the first row fixes the columns."""
+        fresh = not self.history.exists()
+        with self.history.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def rewind(self, step: int) -> None:
+        """Drop rows at or after `step`: they will be written again after resuming."""
+        if not self.history.exists():
+            return
+        with self.history.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if row.get("step") and int(row["step"]) < step]
+            columns = list(reader.fieldnames or [])
+        with self.history.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def say(self, message: str) -> None:
+        """One line to the person watching."""
+        print(f"{self.stage}: {message}", file=sys.stderr, flush=True)
+
+    def progress(self, total: int, initial: int = 0, unit: str = "step") -> Progress:
+        """A progress bar on a terminal, a plain line every few seconds elsewhere. Use as a context manager."""
+        return Progress(self, total, initial, unit)
+
+    def track(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
+        """Iterate with a progress bar."""
+        with self.progress(total, unit=unit) as bar:
+            for item in items:
+                yield item
+                bar.advance()
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """A tqdm bar on a terminal; elsewhere one plain line at most every `EVERY` seconds."""
+
+    EVERY = 10.0
+
+    def __init__(self, job: Job, total: int, initial: int, unit: str) -> None:
+        self.job, self.total, self.done, self.unit = job, total, initial, unit
+        self.bar: tqdm[Any] | None = None
+        self.said = time.monotonic()
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, initial=initial, unit=unit, desc=job.stage, dynamic_ncols=True, leave=False)
+
+    def advance(self, count: int = 1, **values: float) -> None:
+        """Move on by `count`, showing `values` beside the bar."""
+        self.done += count
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if self.bar is not None:
+            self.bar.set_postfix_str(shown, refresh=False)
+            self.bar.update(count)
+        elif time.monotonic() - self.said >= self.EVERY:
+            self.said = time.monotonic()
+            self.job.say(f"{self.unit} {self.done} of {self.total}" + (f", {shown}" if shown else ""))
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()

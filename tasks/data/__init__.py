@@ -1,0 +1,36 @@
+"""Stage data: raw text in, token shards, held-out text, chat messages and a tokenizer out."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveInt
+
+from tasks.core.schema import Choice, Section
+from tasks.data.pretrained import Pretrained
+from tasks.data.train import Train
+
+
+class Tokenizer(Choice):
+    """The vocabulary every later stage speaks."""
+
+    method: str = "train"
+    """How the tokenizer is come by."""
+    train: Train = Train()
+    pretrained: Pretrained = Pretrained()
+
+
+class Data(Section):
+    """What the model learns from."""
+
+    source: str = "data/stdlib"
+    """A file or folder of `.txt`, `.py`, `.jsonl` or `.parquet`. `data/dvc.yaml` makes some: `data/stdlib`, `data/hub`."""
+    text_field: str = "text"
+    """Column or key of `.parquet` and `.jsonl` records that holds the text; `messages` holds chats."""
+    validation_fraction: float = Field(default=0.02, gt=0, lt=0.5)
+    """Share of documents (by hash of their path) kept for validation during training."""
+    test_fraction: float = Field(default=0.04, gt=0, lt=0.5)
+    """Share of documents kept for the final figures; no stage trains on them."""
+    max_documents: PositiveInt | None = None
+    """Use only that many documents (by a hash of their path); null: all."""
+    max_instructions: PositiveInt = 4000
+    """Keep at most this many chat examples."""
+    tokenizer: Tokenizer = Tokenizer()

@@ -1,0 +1,28 @@
+"""A model that exists already, taken as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.core.schema import Technique
+from tasks.models.accounting import Config
+from tasks.models.load import read_config
+
+
+class Existing(Technique):
+    """The architecture of the model in `pretrain.init` (transformers AutoConfig)."""
+
+    def blueprint(self, vocab_size: int, init: Path) -> Config:
+        """The config of `init`; its own vocabulary must hold `vocab_size` tokens.
+
+        Raises:
+            UserError: `init` holds no model.
+            ValueError: its vocabulary is smaller than the tokenizer's.
+        """
+        config = read_config(init)
+        if config["vocab_size"] < vocab_size:
+            raise ValueError(
+                f"{init} has a vocabulary of {config['vocab_size']}, the tokenizer {vocab_size}: "
+                "set data.tokenizer.method to pretrained"
+            )
+        return config

@@ -1,0 +1,36 @@
+"""Stage finetune: base model and chat messages in, adapter and merged model out."""
+
+from __future__ import annotations
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from tasks.core.schema import Choice
+from tasks.finetune.full import Full
+from tasks.finetune.lora import Lora
+from tasks.training.schedule import Schedule
+
+
+class Finetune(Choice):
+    """Supervised training on chat messages, with the loss on the answers only."""
+
+    method: str = "lora"
+    """How the base model is adapted."""
+    steps: NonNegativeInt = 100
+    """Optimizer steps; 0 passes the model through unchanged."""
+    batch_size: PositiveInt = 8
+    """Chats per step."""
+    context_length: PositiveInt = 256
+    """Longest chat in tokens; a longer one is left out and counted."""
+    learning_rate: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    schedule: Schedule = Schedule(warmup_steps=10)
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay of matrices (AdamW)."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Clip the gradient's global norm to this."""
+    precision: str = Field(default="auto", pattern="^(auto|fp32|bf16)$")
+    """Arithmetic of the forward pass: auto takes bf16 where the machine multiplies it natively."""
+    checkpoint_every: PositiveInt = 50
+    """Steps between checkpoints to resume from."""
+    lora: Lora = Lora()
+    full: Full = Full()

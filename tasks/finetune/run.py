@@ -1,0 +1,129 @@
+"""Base model and chat messages in; adapter and merged model out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tasks.core.errors import UserError
+from tasks.core.job import Job
+from tasks.core.measure import Metrics, counted, measured
+from tasks.evaluate import Evaluate
+from tasks.evaluate.samples import write_samples
+from tasks.evaluate.text import read_texts, score
+from tasks.finetune import Finetune, chats
+from tasks.models.device import autocast, resolve_precision
+from tasks.models.load import (
+    copy_model,
+    count_parameters,
+    load_model,
+    load_tokenizer,
+    save_model,
+    weight_bytes,
+)
+from tasks.training.loop import Loop, Settings
+from tasks.training.loss import next_token_loss
+
+
+def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain: Path, out: Path, job: Job) -> Metrics:
+    """Adapt the base model and write the merged model at the root of `out`, the adapter (if any) in `out/adapter`.
+
+    Raises:
+        UserError: no chat fits, no chat template, or the technique doesn't fit the model.
+    """
+    tokenizer = load_tokenizer(pretrain)
+    if params.steps:
+        metrics = _train(params, seed, data, pretrain, tokenizer, out, job)
+    else:
+        copy_model(pretrain, out)
+        metrics = {"trainable_parameters": counted(0), "parameters": counted(count_parameters(load_model(out)))}
+    return metrics | _judge(out, evaluate, data, job)
+
+
+def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: Any, out: Path, job: Job) -> Metrics:
+    import torch
+
+    train = chats.read(data / "instructions" / "train.jsonl", tokenizer, params.context_length)
+    held = chats.read(data / "instructions" / "validation.jsonl", tokenizer, params.context_length)
+    if not train.examples:
+        raise UserError(
+            f"finetune: no chat to train on ({train.too_long} longer than finetune.context_length "
+            f"{params.context_length} tokens, {train.without_answer} without an answer)",
+            "raise finetune.context_length, or give data.source records with 'messages' or Python files",
+        )
+    base = load_model(pretrain)
+    kept = base.dtype
+    if params.method == "full":
+        base.float()
+    size, precision = count_parameters(base), resolve_precision(params.precision)
+    torch.manual_seed(seed)
+    model = _apply(params, base)
+
+    def validate() -> float:
+        model.eval()
+        losses = []
+        with torch.inference_mode(), autocast(precision):
+            for at in range(0, len(held.examples), params.batch_size):
+                part = held.examples[at : at + params.batch_size]
+                losses += [float(next_token_loss(model, *chats.tensors(part, base.device)))] * len(part)
+        return sum(losses) / len(losses)
+
+    names = ("steps", "learning_rate", "schedule", "weight_decay", "max_grad_norm", "checkpoint_every")
+    settings = Settings(**{name: getattr(params, name) for name in names}, precision=precision, seed=seed)
+    before = validate() if held.examples else None
+    loop = Loop(
+        model,
+        lambda step: chats.batch(train.examples, step, params.batch_size, seed, base.device),
+        settings,
+        job,
+    )
+    metrics = loop.run()
+    metrics["parameters"] = counted(size)
+    metrics["chats_dropped"] = counted(
+        train.too_long + train.without_answer, f"{train.too_long} too long, {train.without_answer} without an answer"
+    )
+    if before is not None:
+        note = f"answers of {len(held.examples)} held-out chats"
+        metrics |= {"validation_loss_before": measured(before, note), "validation_loss": measured(validate(), note)}
+    return metrics | _save(model, kept, tokenizer, out)
+
+
+def _apply(params: Finetune, base: Any) -> Any:
+    import torch
+
+    try:
+        return params.technique.apply(base)
+    except ValueError as error:
+        layers = {name.rpartition(".")[2] for name, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
+        raise UserError(
+            f"finetune.{params.method} doesn't fit this model: {error}",
+            f"its linear layers: {', '.join(sorted(layers))}",
+        ) from None
+
+
+def _save(model: Any, dtype: Any, tokenizer: Any, out: Path) -> Metrics:
+    if not hasattr(model, "merge_and_unload"):
+        save_model(model.to(dtype), tokenizer, out)
+        return {}
+    model.save_pretrained(out / "adapter")
+    save_model(model.merge_and_unload().to(dtype), tokenizer, out)
+    return {"adapter_bytes": counted(weight_bytes(out / "adapter"))}
+
+
+def _judge(out: Path, evaluate: Evaluate, data: Path, job: Job) -> Metrics:
+    """Score what was saved, as it was saved."""
+    model, tokenizer = load_model(out), load_tokenizer(out)
+    started = time.perf_counter()
+    result = score(model, tokenizer, read_texts(data), evaluate, job)
+    seconds = time.perf_counter() - started
+    write_samples(model, tokenizer, data, out, evaluate)
+    adapter = out / "adapter"
+    crossing = weight_bytes(adapter) if adapter.exists() else weight_bytes(out)
+    return {
+        "bits_per_byte": measured(result.bits_per_byte, f"{result.bytes} held-out bytes"),
+        "perplexity": measured(result.perplexity),
+        "evaluation_seconds": measured(seconds),
+        "model_bytes": counted(weight_bytes(out)),
+        "delivery_bytes": counted(crossing, "adapter alone" if adapter.exists() else "weights"),
+    }

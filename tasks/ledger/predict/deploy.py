@@ -1,0 +1,98 @@
+"""What the stage deploy_profile will cost, how large its files will be, and how fast engines will generate."""
+
+from __future__ import annotations
+
+from tasks.core.measure import Metrics, modelled
+from tasks.ledger.predict import constants
+from tasks.ledger.predict.compress import compressed
+from tasks.ledger.predict.cost import Cost, compute, disk, forward_elements
+from tasks.ledger.predict.lora import linear_layers
+from tasks.ledger.predict.quality import Kept, decode_seconds, generation, samples
+from tasks.ledger.predict.subject import Subject
+from tasks.models import accounting
+
+BLOCK = {"Q8_0": (32, 34), "Q4_0": (32, 18)}
+"""GGUF type -> weights in a block, bytes of a block."""
+
+
+def matrix_bytes(rows: int, columns: int, kind: str) -> int:
+    """Bytes of a matrix in a GGUF file; rows that don't divide into blocks stay F16."""
+    weights, size = BLOCK.get(kind, (1, 2))
+    return rows * (columns // weights * size if columns % weights == 0 else 2 * columns)
+
+
+def gguf_tensor_bytes(about: Subject, kind: str) -> int:
+    """Bytes of the tensors: vectors in float32, the matrix that makes the logits in at least 8 bits."""
+    shape = about.shape
+    inside = sum(matrix_bytes(layer.outputs, layer.inputs, kind) for layer in linear_layers(about.config)[:-1])
+    logits = matrix_bytes(shape.vocab, shape.width, "Q8_0" if kind == "Q4_0" else kind)
+    embedding = 0 if shape.tied else matrix_bytes(shape.vocab, shape.width, kind)
+    return inside + logits + embedding + 4 * (2 * shape.layers + 1) * shape.width
+
+
+def gguf_bytes(about: Subject, kind: str) -> int:
+    """Bytes of the file: tensors, and a header with the vocabulary."""
+    return gguf_tensor_bytes(about, kind) + constants.GGUF_BYTES_PER_TOKEN * about.vocab
+
+
+def token_seconds(about: Subject, engine: str) -> float:
+    """Seconds of one generated token."""
+    if engine == "transformers":
+        return decode_seconds(about, compressed(about))
+    served = about.params.deploy_profile.serve
+    read = gguf_tensor_bytes(about, served)
+    if not about.shape.tied:
+        read -= matrix_bytes(about.shape.vocab, about.shape.width, served)
+    bandwidth = about.machine.host_bandwidth_bytes_per_second * constants.LLAMA_CPP_EFFICIENCY
+    return read / bandwidth + constants.LLAMA_CPP_TOKEN_SECONDS
+
+
+def deploy_profile(about: Subject) -> Metrics:
+    """Export, then generate under every engine in a process of its own."""
+    params, model = about.params.deploy_profile, compressed(about)
+    size = accounting.parameters(about.config)
+    sizes = {kind: gguf_bytes(about, kind) for kind in params.gguf}
+    export = Cost(serial=sum(size / constants.QUANTIZE_WEIGHTS_PER_SECOND[kind] for kind in params.gguf))
+    export += disk(about.machine, sum(sizes.values()) + 2 * model.bytes)
+    engines = Cost()
+    for engine in params.engines:
+        engines += _profiled(about, engine, model)
+    middle = params.prompt_tokens + params.max_new_tokens // 2
+    generations = (1 + params.warmup + params.repeats) * len(params.engines)
+    flops = generations * (
+        params.prompt_tokens * accounting.forward_flops_per_token(about.config, params.prompt_tokens)
+        + params.max_new_tokens * accounting.decode_flops_per_token(about.config, middle)
+    )
+    note = f"{export.wall:.3g} s export + {engines.wall:.3g} s engines + samples"
+    exporting = 4 * size if model.slowdown > 1 else 4 * about.shape.vocab * about.shape.width * 3
+    engine_memory = constants.ENGINE_MEMORY_BYTES + model.bytes - constants.BASE_MEMORY_BYTES["deploy_profile"]
+    memory = model.bytes + max(exporting, engine_memory - model.bytes, 0)
+    per_engine = "bytes read per token / (bandwidth x engine's share) + time per layer or token"
+    return {
+        **(export + engines + samples(about, model)).metrics("deploy_profile", about.machine, memory, note),
+        "flops": modelled(flops, f"{generations} generations: prompts and tokens"),
+        "kv_cache_bytes_per_token": modelled(accounting.kv_cache_bytes_per_token(about.config), "exact, in float16"),
+        "decode_flops_per_token": modelled(
+            accounting.decode_flops_per_token(about.config, middle), f"exact, with {middle} tokens in the cache"
+        ),
+        "model_bytes/safetensors": modelled(model.bytes, "as compress keeps it"),
+        **{f"model_bytes/{kind}": modelled(value, "from the layers' shapes, and a header") for kind, value in sizes.items()},
+        "delivery_bytes": modelled(sizes[params.serve], f"the {params.serve} GGUF"),
+        **{
+            f"decode_tokens_per_second/{engine}": modelled(1 / token_seconds(about, engine), per_engine)
+            for engine in params.engines
+        },
+    }
+
+
+def _profiled(about: Subject, engine: str, model: Kept) -> Cost:
+    """One engine's process: start, one generation to keep, warm-up, repeats."""
+    params = about.params.deploy_profile
+    count = 1 + params.warmup + params.repeats
+    start = Cost(serial=constants.ENGINE_SECONDS[engine])
+    if engine == "transformers":
+        return start + generation(about, model, params.prompt_tokens, params.max_new_tokens) * count
+    flops = params.prompt_tokens * accounting.forward_flops_per_token(about.config, params.prompt_tokens)
+    elements = params.prompt_tokens * forward_elements(about.shape)
+    prefill = compute(about.machine, "float32", flops, elements)
+    return start + (prefill + Cost(device=token_seconds(about, engine) * params.max_new_tokens)) * count

@@ -1,0 +1,150 @@
+"""What the stages pretrain and finetune will cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log2
+
+from tasks.core.measure import Metrics, modelled
+from tasks.ledger.predict import constants, lora
+from tasks.ledger.predict.cost import Cost, compute, disk, forward_elements
+from tasks.ledger.predict.quality import Kept, samples, scoring, scoring_memory
+from tasks.ledger.predict.subject import Subject
+from tasks.models import accounting
+
+VALIDATION_SEQUENCES = 64
+"""Sequences of pretraining's validation loss."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A training run.
+
+    Attributes:
+        count: optimizer steps.
+        tokens: per step, padding included.
+        labelled: share of the tokens that have a label, and so logits.
+        flops: per token, forward and backward.
+        elements: intermediate elements an adapter adds per token.
+        trained: trainable parameters.
+        dtype: of the matrix products.
+        checkpoints: how often trained weights and optimizer state are written.
+    """
+
+    count: int
+    tokens: float
+    labelled: float
+    flops: float
+    elements: float
+    trained: int
+    dtype: str
+    checkpoints: int
+
+
+def pretrain(about: Subject) -> Metrics:
+    """Next-token training of every weight, and one evaluation of the result."""
+    params = about.params.pretrain
+    size = accounting.parameters(about.config)
+    steps = Steps(
+        count=params.steps,
+        tokens=params.batch_size * params.context_length,
+        labelled=1.0,
+        flops=accounting.training_flops_per_token(about.config, params.context_length),
+        elements=0.0,
+        trained=size,
+        dtype=about.precision(params.precision),
+        checkpoints=params.steps // params.checkpoint_every,
+    )
+    held = min(VALIDATION_SEQUENCES * params.context_length, about.validation_tokens)
+    validations = params.steps // params.eval_every + 1 if params.steps else 0
+    metrics = _trained(about, "pretrain", steps, held * validations, base_bytes=4)
+    return {**metrics, "parameters": modelled(size, "exact, from the config"), **_kept(about)}
+
+
+def finetune(about: Subject) -> Metrics:
+    """Training on chats, of an adapter or of every weight; one evaluation of the merged model."""
+    params = about.params.finetune
+    longest = constants.LONGEST_CHAT_BYTES + constants.LONGER_PER_DOUBLING * log2(params.batch_size)
+    length = max(1, int(min(params.context_length, longest / about.bytes_per_token)))
+    full = params.method == "full"
+    size = accounting.parameters(about.config)
+    r, targets = params.lora.r, params.lora.target_modules
+    chosen = [] if full else lora.adapted(about.config, targets)
+    steps = Steps(
+        count=params.steps,
+        tokens=params.batch_size * length,
+        labelled=constants.LABELLED_SHARE,
+        flops=accounting.training_flops_per_token(about.config, length)
+        if full
+        else lora.training_flops_per_token(about.config, length, r, targets),
+        elements=sum(
+            constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in chosen
+        ),
+        trained=size if full else lora.trainable_parameters(about.config, r, targets),
+        dtype=about.precision(params.precision),
+        checkpoints=params.steps // params.checkpoint_every,
+    )
+    held = max(1, about.params.data.max_instructions // 20) * length * 2 if params.steps else 0
+    metrics = _trained(about, "finetune", steps, held, base_bytes=4 if full else about.stored)
+    metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
+    if full or not params.steps:
+        return metrics
+    adapter = 4 * steps.trained + constants.TENSOR_HEADER_BYTES * 2 * len(chosen)
+    note = "trainable parameters x 4 bytes + header"
+    return metrics | {
+        "adapter_bytes": modelled(adapter, note),
+        "delivery_bytes": modelled(adapter, f"adapter alone: {note}"),
+    }
+
+
+def _kept(about: Subject) -> Metrics:
+    size = accounting.parameters(about.config) * about.stored
+    note = f"parameters x {about.stored} bytes"
+    return {"model_bytes": modelled(size, note), "delivery_bytes": modelled(size, note)}
+
+
+def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_bytes: int) -> Metrics:
+    size = accounting.parameters(about.config)
+    kept = Kept(size * about.stored, about.stored_dtype)
+    flops = steps.flops * steps.tokens * steps.count
+    training = _training(about, steps)
+    forward = validated * accounting.forward_flops_per_token(about.config, about.params.evaluate.context_length)
+    validation = compute(about.machine, steps.dtype, forward, validated * forward_elements(about.shape, steps.labelled))
+    evaluation = scoring(about, kept, about.heldout_tokens) + samples(about, kept)
+    files = disk(about.machine, kept.bytes * 3 + steps.checkpoints * 12 * steps.trained)
+    note = (
+        f"{training.wall:.3g} s training + {evaluation.wall:.3g} s evaluation + "
+        f"{validation.wall + files.wall:.3g} s validation and files"
+    )
+    cost = training + validation + evaluation + files
+    training_memory = size * base_bytes + (_memory(about, steps) if steps.count else 0.0)
+    memory = max(training_memory, kept.bytes + scoring_memory(about))
+    counted = f"{steps.count} steps x {steps.tokens:g} tokens x {steps.flops:.4g} FLOP; evaluation not counted"
+    metrics = cost.metrics(stage, about.machine, memory, note)
+    metrics |= {"flops": modelled(flops, counted), "tokens": modelled(int(steps.tokens * steps.count), "steps x batch")}
+    if steps.count:
+        metrics |= {
+            "trainable_parameters": modelled(steps.trained, "exact, from the config"),
+            "optimizer_bytes": modelled(8 * steps.trained, "two float32 moments per trainable parameter"),
+            "training_seconds": modelled(training.wall, "products at the GEMM rate + intermediate elements at bandwidth"),
+            "tokens_per_second": modelled(steps.tokens * steps.count / training.wall, "tokens / training_seconds"),
+        }
+    return metrics
+
+
+def _training(about: Subject, steps: Steps) -> Cost:
+    """All optimizer steps."""
+    forward = forward_elements(about.shape, steps.labelled) + steps.elements
+    elements = constants.TRAINING_TRAFFIC * steps.tokens * forward + constants.OPTIMIZER_ELEMENTS * steps.trained
+    calls = 2 * about.shape.layers
+    step = compute(about.machine, steps.dtype, steps.flops * steps.tokens, elements, calls)
+    return (step + Cost(serial=constants.STEP_SECONDS)) * steps.count
+
+
+def _memory(about: Subject, steps: Steps) -> float:
+    """Bytes above the weights: gradients, optimizer, and what a step keeps for its backward pass."""
+    shape, width = about.shape, 2.5 if steps.dtype == "bfloat16" else 4.0
+    inside = constants.SAVED_PER_WIDTH * shape.width + constants.SAVED_PER_INNER * shape.inner
+    saved = (shape.layers * inside + steps.elements / 2) * width + constants.SAVED_PER_VOCAB * 4 * shape.vocab * steps.labelled
+    cast = 2 * accounting.parameters(about.config) if steps.dtype == "bfloat16" else 0
+    return steps.tokens * saved + 12 * steps.trained + cast

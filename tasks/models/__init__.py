@@ -1,0 +1,1 @@
+"""Checkpoints: account for, load and save a model folder."""

@@ -1,0 +1,160 @@
+"""Load and save a model folder as transformers writes it; count what is in it. safetensors only, nothing from a network."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.core.errors import UserError
+from tasks.models.accounting import Config
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def read_config(folder: Path) -> Config:
+    """The transformers config of a model folder, or of a blueprint (a folder with `blueprint.json`).
+
+    Raises:
+        UserError: there is none, or it isn't JSON.
+    """
+    for name in ("config.json", "blueprint.json"):
+        path = folder / name
+        if path.exists():
+            try:
+                return dict(json.loads(path.read_text(encoding="utf-8")))
+            except ValueError as error:
+                raise UserError(f"{path}: not valid JSON ({error})") from None
+    raise UserError(
+        f"{folder}: no model there (neither config.json nor blueprint.json)",
+        "name a folder as transformers' save_pretrained writes it; data/dvc.yaml makes data/smollm2 and data/hub_model",
+    )
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the folder holds weights, and not a blueprint alone."""
+    return any(folder.glob("*.safetensors"))
+
+
+def load_model(folder: Path, dtype: str = "auto") -> Any:
+    """The causal language model of a folder, in evaluation mode on the best device.
+
+    Args:
+        folder: as `save_model` writes it; quantized checkpoints are recognised by their config.
+        dtype: "auto" (as saved), "float32", "bfloat16" or "float16".
+
+    Raises:
+        UserError: no config, no weights, damaged weights, or weights that don't fit the config.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tasks.models.device import best_device
+
+    read_config(folder)
+    if not has_weights(folder):
+        raise UserError(f"{folder}: no weights (*.safetensors)", "pickled weights are not read: convert them first")
+    with friendly_errors(folder), quiet():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype="auto" if dtype == "auto" else getattr(torch, dtype),
+            local_files_only=True,
+            output_loading_info=True,
+            use_safetensors=True,
+        )
+    if info["missing_keys"] or info["mismatched_keys"]:
+        names = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
+        raise UserError(f"{folder}: the weights don't fit config.json: {', '.join(names[:3])} ({len(names)} in all)")
+    if getattr(model, "hf_quantizer", None) is None:
+        model.to(best_device())
+    return model.eval()
+
+
+def new_model(config: Config, seed: int) -> Any:
+    """A freshly initialised float32 model of a blueprint, the same for the same seed."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from tasks.models.device import best_device
+
+    torch.manual_seed(seed)
+    fields = {key: value for key, value in config.items() if key != "model_type"}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **fields), dtype=torch.float32)
+    return model.to(best_device()).eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a folder.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    from transformers import AutoTokenizer
+
+    if not (folder / "tokenizer.json").exists():
+        raise UserError(f"{folder}: no tokenizer.json", "name a folder with a fast tokenizer")
+    with friendly_errors(folder), quiet():
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write model and tokenizer as one folder that transformers reads (safetensors)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def copy_model(source: Path, folder: Path) -> None:
+    """Copy a model folder's files as they are: config, weights, tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".jinja", ".model"):
+            shutil.copy2(path, folder / path.name)
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of the folder's weight files."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def count_parameters(model: Any) -> int:
+    """Number of parameters, tied ones once (of an unquantized model)."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@contextmanager
+def friendly_errors(folder: Path) -> Iterator[None]:
+    """Turn what libraries raise on damaged files into a `UserError` that names the folder."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{folder}: damaged file ({error})",
+            f"remove {folder} and run again: it comes back from the cache or is made anew",
+        ) from None
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "alloc" in str(error).lower():
+            raise
+        raise UserError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and notices out of the user's sight; warnings of our own are ours to say."""
+    from transformers.utils import logging as hf_logging
+
+    level = hf_logging.get_verbosity()
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)

@@ -1,0 +1,121 @@
+"""Blueprint (or an existing model) and token shards in; base model out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tasks.core.errors import UserError
+from tasks.core.job import Job
+from tasks.core.measure import Metrics, counted, measured
+from tasks.evaluate import Evaluate
+from tasks.evaluate.samples import write_samples
+from tasks.evaluate.text import read_texts, score
+from tasks.models.accounting import Shape
+from tasks.models.device import resolve_precision
+from tasks.models.load import (
+    copy_model,
+    count_parameters,
+    has_weights,
+    load_model,
+    load_tokenizer,
+    new_model,
+    read_config,
+    save_model,
+    weight_bytes,
+)
+from tasks.pretrain import Pretrain
+from tasks.pretrain.batches import Shard
+from tasks.training.loop import Loop, Settings
+
+VALIDATION_SEQUENCES = 64
+
+
+def run(
+    params: Pretrain, *, seed: int, evaluate: Evaluate, data: Path, design: Path, init: Path, out: Path, job: Job
+) -> Metrics:
+    """Train the blueprint, from scratch or on from `init`, and write a complete model folder.
+
+    Raises:
+        UserError: `init` isn't the model of the blueprint, or the context is longer than its positions.
+    """
+    tokenizer = load_tokenizer(data / "tokenizer")
+    model, dtype = _start(params, seed, design, init)
+    limit = read_config(design)["max_position_embeddings"]
+    if params.context_length > limit:
+        raise UserError(
+            f"pretrain.context_length: found {params.context_length}; the design has {limit} positions",
+            "lower it, or raise max_position_embeddings in design",
+        )
+    metrics: Metrics = {"parameters": counted(count_parameters(model))}
+    if params.steps:
+        metrics |= _train(model, params, seed, data, job)
+        save_model(model.to(dtype), tokenizer, out)
+    elif has_weights(init):
+        copy_model(init, out)
+    else:
+        save_model(model, tokenizer, out)
+    del model
+    return metrics | _judge(out, evaluate, data, job)
+
+
+def _start(params: Pretrain, seed: int, design: Path, init: Path) -> tuple[Any, Any]:
+    """The model to train in float32, and the dtype it is kept in."""
+    import torch
+
+    blueprint = read_config(design)
+    if not has_weights(init):
+        return new_model(blueprint, seed), torch.float32
+    if Shape.of(read_config(init)) != Shape.of(blueprint):
+        raise UserError(
+            f"pretrain.init '{init}' holds weights of another shape than the blueprint",
+            "set design.method to existing, or pretrain.init to data/none",
+        )
+    model = load_model(init)
+    dtype = model.dtype
+    return (model.float() if params.steps else model), dtype
+
+
+def _train(model: Any, params: Pretrain, seed: int, data: Path, job: Job) -> Metrics:
+    import torch
+
+    from tasks.models.device import autocast
+    from tasks.training.loss import next_token_loss
+
+    precision = resolve_precision(params.precision)
+    train = Shard(data, "train", params.context_length, model.device)
+    validation = Shard(data, "validation", params.context_length, model.device)
+    held = list(range(min(validation.sequences, VALIDATION_SEQUENCES)))
+
+    def validate() -> float:
+        model.eval()
+        parts = [held[at : at + params.batch_size] for at in range(0, len(held), params.batch_size)]
+        with torch.inference_mode(), autocast(precision):
+            losses = [float(next_token_loss(model, *validation.take(part))) * len(part) for part in parts]
+        return sum(losses) / len(held)
+
+    model.requires_grad_(True)
+    names = ("steps", "learning_rate", "schedule", "weight_decay", "max_grad_norm", "checkpoint_every", "eval_every")
+    settings = Settings(
+        **{name: getattr(params, name) for name in names}, precision=precision, seed=seed, betas=params.betas
+    )
+    loop = Loop(model, lambda step: train.batch(step, params.batch_size, seed), settings, job, validate)
+    return loop.run() | {"validation_loss": measured(validate(), f"{len(held)} sequences")}
+
+
+def _judge(out: Path, evaluate: Evaluate, data: Path, job: Job) -> Metrics:
+    """Score what was saved, as it was saved."""
+    model, tokenizer = load_model(out), load_tokenizer(out)
+    started = time.perf_counter()
+    result = score(model, tokenizer, read_texts(data), evaluate, job)
+    seconds = time.perf_counter() - started
+    write_samples(model, tokenizer, data, out, evaluate)
+    job.say(f"{result.bits_per_byte:.3f} bits per byte")
+    return {
+        "bits_per_byte": measured(result.bits_per_byte, f"{result.bytes} held-out bytes"),
+        "perplexity": measured(result.perplexity),
+        "evaluation_seconds": measured(seconds),
+        "model_bytes": counted(weight_bytes(out)),
+        "delivery_bytes": counted(weight_bytes(out), "weights"),
+    }

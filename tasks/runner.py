@@ -1,0 +1,219 @@
+"""The shell around every stage: declaration in, parameters validated, budget and instruments on, out written atomically."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tasks import params as parameters
+from tasks.core.errors import UserError
+from tasks.core.job import Job
+from tasks.core.measure import Metrics, modelled
+from tasks.core.schema import Section, validate
+from tasks.declaration import Declaration, declare
+from tasks.ledger import budget, machine, predict, report
+from tasks.ledger.meter import Meter, Spent
+from tasks.params import STAGES, Params
+
+WORK = Path("work")
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes", "xllamacpp", "gguf", "safetensors")
+
+
+def main(stage: str) -> int:
+    """Run one stage; returns the exit code. What went wrong stays in `work/<stage>/error.txt` for whoever asked."""
+    note = WORK / stage / "error.txt"
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.unlink(missing_ok=True)
+        with _in_words(stage):
+            run(stage)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        with _ignored_os_errors():
+            note.write_text(str(error), encoding="utf-8")
+        return error.code
+    except KeyboardInterrupt:
+        print(f"{stage}: interrupted; run again and it goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(stage: str) -> None:
+    """Run one stage and write its output and report.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    values = parameters.read_yaml(parameters.PATH)
+    everything = validate(Params, values)
+    declaration = declare(stage, values)
+    job_folder = WORK / stage / declaration.key()
+    job_folder.mkdir(parents=True, exist_ok=True)
+    spent_path = job_folder / "spent.json"
+    measured_machine = machine.measure()
+    predicted = predict.plan(everything, measured_machine)[stage]
+    before = _upstream(stage, everything)
+    budget.refuse({stage: predicted}, everything.budget, before)
+    _check_memory(stage, predicted)
+    out = job_folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    with Meter(Spent.load(spent_path)) as meter:
+        job = Job(
+            stage=stage,
+            work=job_folder,
+            over_budget=budget.Watch(everything.budget, before, meter, everything.prices, spent_path),
+            gemm_flops_per_second=measured_machine.gemm_flops_per_second,
+            bandwidth_bytes_per_second=measured_machine.bandwidth_bytes_per_second,
+        )
+        try:
+            metrics = _call(declaration, out, job)
+        finally:
+            meter.save(spent_path, force=True)
+    metrics = report.priced(meter.metrics() | metrics, everything.prices)
+    _publish(declaration, job, out, _derived(metrics), predicted)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _call(declaration: Declaration, out: Path, job: Job) -> Metrics:
+    stage = declaration.stage
+    sections: dict[str, Any] = {
+        name: _section(name, value) for name, value in declaration.params.items() if name != stage
+    }
+    block = validate(STAGES[stage], declaration.params[stage], stage)
+    function = importlib.import_module(f"tasks.{stage}.run").run
+    metrics: Metrics = function(block, **sections, **declaration.inputs, out=out, job=job)
+    return metrics
+
+
+def _section(name: str, value: Any) -> Any:
+    """A declared parameter outside the stage's own block: a validated section, or a plain value such as the seed."""
+    kind = Params.model_fields[name].annotation
+    return validate(kind, value, name) if isinstance(kind, type) and issubclass(kind, Section) else value
+
+
+def _upstream(stage: str, everything: Params) -> Mapping[str, Metrics]:
+    """The priced ledger of the stages before this one."""
+    names = list(STAGES)[: list(STAGES).index(stage)]
+    reports = {name: report.read(name, everything.prices) for name in names}
+    return {name: entry["metrics"] for name, entry in reports.items() if entry}
+
+
+def _check_memory(stage: str, predicted: Metrics) -> None:
+    peak = predicted.get("peak_memory_bytes")
+    if peak is not None and peak.value is not None:
+        budget.check_memory(stage, peak.value, machine.available_memory())
+
+
+def _derived(metrics: Metrics) -> Metrics:
+    """Metrics that follow from others: cost per parameter."""
+    dollars, size = metrics.get("dollars"), metrics.get("parameters")
+    if dollars and size and dollars.value is not None and size.value:
+        return metrics | {"dollars_per_parameter": modelled(dollars.value / size.value, "dollars / parameters")}
+    return metrics
+
+
+def _publish(declaration: Declaration, job: Job, out: Path, metrics: Metrics, predicted: Metrics) -> None:
+    """Move the finished output to its place, write the report, forget the unfinished work."""
+    document = {
+        "stage": declaration.stage,
+        "key": job.work.name,
+        "invocation": os.environ.get("LEANLM_INVOCATION"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine.describe(),
+        "versions": {"python": sys.version.split()[0], **dict(_versions())},
+        "metrics": report.to_json(metrics),
+        "predicted": report.to_json(predicted),
+    }
+    if declaration.history is not None:
+        declaration.history.parent.mkdir(parents=True, exist_ok=True)
+        if not job.history.exists():
+            job.history.write_text("step,loss\n", encoding="utf-8")
+        os.replace(job.history, declaration.history)
+    declaration.out.parent.mkdir(parents=True, exist_ok=True)
+    old = job.work / "old"
+    if declaration.out.exists():
+        os.replace(declaration.out, old)
+    os.replace(out, declaration.out)
+    report.write(declaration.stage, document)
+    shutil.rmtree(job.work, ignore_errors=True)
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in LIBRARIES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue
+
+
+@contextmanager
+def _ignored_os_errors() -> Iterator[None]:
+    """Leaving the note is a courtesy: a full disk must not hide the first error."""
+    try:
+        yield
+    except OSError:
+        return
+
+
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file size limit is reached",
+}
+DENIED = {errno.EACCES: "permission denied", errno.EPERM: "not permitted", errno.EROFS: "the file system is read-only"}
+
+
+@contextmanager
+def _in_words(stage: str) -> Iterator[None]:
+    """Turn what the operating system refuses, whichever library it reaches us through, into sentences."""
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise UserError(f"{stage}: out of memory", _memory_hint(stage)) from error
+    except Exception as error:
+        sentence = _sentence(stage, error)
+        if sentence is None:
+            raise
+        raise sentence from error
+
+
+def _sentence(stage: str, error: Exception) -> UserError | None:
+    """The user's words for an error of the operating system; None if it is another kind of error.
+
+    Rust libraries (safetensors, tokenizers) pass the number on as text: `(os error 28)`.
+    """
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    where = getattr(error, "filename2", None) or getattr(error, "filename", None) or "its output"
+    if number in FULL:
+        hint = "make room and run again: finished stages and the last checkpoint are kept"
+        return UserError(f"{stage}: cannot write {where}: {FULL[number]}", hint)
+    if number in DENIED:
+        return UserError(f"{stage}: cannot write {where}: {DENIED[number]}", "check owner and mode of the folder")
+    text = str(error).lower()
+    if isinstance(error, RuntimeError) and "alloc" in text and "memory" in text:
+        return UserError(f"{stage}: out of memory ({str(error).splitlines()[0][:120]})", _memory_hint(stage))
+    return None
+
+
+def _memory_hint(stage: str) -> str:
+    return f"lower {budget.LESS_MEMORY.get(stage, stage)}; the last checkpoint is kept"

@@ -1,0 +1,103 @@
+"""Checkpoints to resume from: trainable weights, optimizer state and progress, atomic, safetensors only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.core.job import Job
+
+KEEP = 2
+
+
+@dataclass
+class Progress:
+    """How far training has come.
+
+    Attributes:
+        step: optimizer steps done.
+        tokens, flops, seconds: spent in those steps, over all attempts.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+
+
+def _name(step: int) -> str:
+    return f"checkpoint-{step:08d}"
+
+
+def save(job: Job, model: Any, optimizer: Any, progress: Progress) -> None:
+    """Write a checkpoint; it appears whole or not at all, and the last `KEEP` stay."""
+    from safetensors.torch import save_file
+
+    target = job.work / _name(progress.step)
+    if target.exists():
+        return
+    unfinished = job.work / "checkpoint.tmp"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    weights = {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    save_file(weights, unfinished / "weights.safetensors")
+    save_file(_optimizer_tensors(optimizer), unfinished / "optimizer.safetensors")
+    (unfinished / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+    os.replace(unfinished, target)
+    for old in _found(job.work)[KEEP:]:
+        shutil.rmtree(old)
+
+
+def _optimizer_tensors(optimizer: Any) -> dict[str, Any]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value.contiguous() for index, row in state.items() for name, value in row.items()}
+
+
+def _found(work: Path) -> list[Path]:
+    """Finished checkpoints, newest first."""
+    return sorted(work.glob("checkpoint-*"), reverse=True)
+
+
+def restore(job: Job, model: Any, optimizer: Any) -> Progress:
+    """Load the newest readable checkpoint into `model` and `optimizer`; from the start if there is none."""
+    for folder in _found(job.work):
+        try:
+            weights, state, progress = _read(folder)
+        except Exception as error:
+            job.say(f"{folder.name} is damaged ({error}); going back to the one before")
+            shutil.rmtree(folder)
+            continue
+        model.load_state_dict(weights, strict=False)
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        job.rewind(progress.step)
+        job.say(f"goes on from step {progress.step}")
+        return progress
+    job.rewind(0)
+    return Progress()
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[int, dict[str, Any]], Progress]:
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / "weights.safetensors")
+    state: dict[int, dict[str, Any]] = {}
+    for index, name, value in _split(load_file(folder / "optimizer.safetensors")):
+        state.setdefault(index, {})[name] = value
+    return weights, state, Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
+
+
+def _split(tensors: dict[str, Any]) -> Iterator[tuple[int, str, Any]]:
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        yield int(index), name, value
+
+
+def optimizer_bytes(optimizer: Any) -> int:
+    """Bytes of the optimizer's state."""
+    return sum(value.numel() * value.element_size() for value in _optimizer_tensors(optimizer).values())

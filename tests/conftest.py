@@ -1,0 +1,116 @@
+"""A workspace of one's own: the project's files in a temporary folder, a small real source, tiny parameters."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import params
+from tasks.core.schema import validate
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = (
+    "tasks",
+    "flows",
+    "presets",
+    "dvc.yaml",
+    "data/dvc.yaml",
+    "data/none",
+    ".dvc/config",
+    ".dvcignore",
+    ".gitignore",
+)
+SOURCES = ("json", "email", "html", "http", "logging", "wsgiref", "urllib", "xml/dom")
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ |= {"DVC_NO_ANALYTICS": "1", "HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+class Workspace:
+    """A copy of the project in which commands run as a user would run them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        self.env.pop("PREFECT_API_URL", None)
+
+    def build(self, preset: str) -> None:
+        """Copy the project, make a small source of real text, take the parameters of a preset."""
+        for name in COPIED:
+            source, target = ROOT / name, self.root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, target)
+        library = Path(sysconfig.get_paths()["stdlib"])
+        for name in SOURCES:
+            for path in sorted((library / name).glob("*.py")):
+                target = self.root / "data" / "small" / name / path.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, target)
+        (self.root / "work").mkdir()
+        if (ROOT / "work" / "machine.json").exists():
+            shutil.copy2(ROOT / "work" / "machine.json", self.root / "work" / "machine.json")
+        subprocess.run(["git", "init", "-q"], cwd=self.root, check=True)
+        chosen = params.flatten(params.read_yaml(ROOT / "presets" / f"{preset}.yaml"))
+        self.params = params.override(params.Params().model_dump(mode="json"), dict(chosen))
+        self.set({"data.source": "data/small"})
+
+    def set(self, assignments: dict[str, Any]) -> None:
+        """Assign parameters and write params.yaml."""
+        self.params = params.override(self.params, assignments)
+        text = params.render(validate(params.Params, self.params))
+        (self.root / "params.yaml").write_text(text, encoding="utf-8")
+
+    def run(
+        self, *command: str, check: bool = True, timeout: float = 600, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the workspace; `check` shows what it printed if it failed."""
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+        assert not check or done.returncode == 0, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def stage(self, name: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        """`python -m tasks NAME`."""
+        return self.run("python", "-m", "tasks", name, check=check, **env)
+
+    def leanlm(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`leanlm ...` with the workspace's own code."""
+        return self.run("python", "-m", "flows", *arguments, check=check)
+
+
+def build(root: Path, preset: str = "smoke") -> Workspace:
+    """A workspace below `root`."""
+    space = Workspace(root)
+    space.build(preset)
+    return space
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A workspace of this test alone, nothing run in it yet."""
+    return build(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace in which every stage has run once, by `dvc repro`. Tests read it and leave it as it is."""
+    space = build(tmp_path_factory.mktemp("finished"))
+    space.run("dvc", "repro")
+    return space

@@ -1,0 +1,45 @@
+"""Tiny real parts for tests: a tokenizer trained on a few lines, a Llama built from config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.core.job import Job
+from tasks.data.train import Train
+
+TEXTS = [
+    "def add(first, second):\n    return first + second\n",
+    "class Point:\n    def __init__(self, x, y):\n        self.x, self.y = x, y\n",
+    "for name in sorted(names):\n    print(name, len(name))\n",
+    "The quick brown fox jumps over the lazy dog. 0123456789 äöü — €\n",
+] * 4
+
+
+def tokenizer(vocab_size: int = 400) -> Any:
+    """A byte-level BPE tokenizer with ChatML."""
+    return Train(vocab_size=vocab_size).make(TEXTS, Path())
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    """The blueprint of a tiny Llama."""
+    return {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": 400,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    } | changes
+
+
+def job(folder: Path, stage: str = "test") -> Job:
+    """A job with a place to work."""
+    (folder / "work").mkdir(parents=True, exist_ok=True)
+    return Job(stage, folder / "work")

@@ -1,0 +1,51 @@
+"""What the README says is what the program does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from flows.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def between(start: str, end: str) -> str:
+    """The README's text between two markers."""
+    return README.partition(start)[2].partition(end)[0].strip()
+
+
+def test_table_of_techniques_is_generated() -> None:
+    """The table is what `leanlm techniques --markdown` prints."""
+    result = CliRunner().invoke(main, ["techniques", "--markdown"])
+    assert result.exit_code == 0, result.output
+    assert between("<!-- techniques -->", "<!-- /techniques -->") == result.output.strip()
+
+
+def test_tree_names_what_is_there() -> None:
+    """Every file and folder of the annotated tree exists, and every top-level one is in it."""
+    tree = between("<!-- tree -->", "<!-- /tree -->")
+    named = [line.split("#")[0].strip() for line in tree.splitlines() if line.strip() and not line.startswith("`")]
+    assert all((ROOT / name).exists() for name in named), [name for name in named if not (ROOT / name).exists()]
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
+    top = {path.split("/")[0] for path in listed}
+    assert {t for t in top if not t.startswith(".")} <= {name.split("/")[0] for name in named}
+
+
+def test_commands_exist() -> None:
+    """Every `leanlm` command the README shows is one the program has, and every one it has is shown."""
+    shown = set(re.findall(r"leanlm ([a-z]+)", README))
+    assert shown == set(main.commands)
+
+
+def test_make_targets_exist() -> None:
+    """Every `make` target the README shows is in the Makefile."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"make ([a-z]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
