@@ -10,8 +10,9 @@ from typing import Any
 
 from flows.environment import WORK
 from tasks.core.errors import UserError
+from tasks.core.files import read_yaml
 from tasks.core.schema import validate
-from tasks.params import PATH, Params, flatten, load, override, read_yaml, render
+from tasks.params import PATH, Params, flatten, load, override, render
 
 PRESETS = Path("presets")
 

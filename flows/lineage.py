@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from flows import history
+from tasks.core.files import read_yaml
 from tasks.core.measure import Metrics
 from tasks.ledger import report
-from tasks.params import STAGES, flatten, load, read_yaml
+from tasks.params import STAGES, flatten, load
 
 LOCK = Path("dvc.lock")
 

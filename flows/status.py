@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.core.errors import UserError
-from tasks.params import PATH, STAGES, flatten, read_yaml
+from tasks.core.files import read_yaml
+from tasks.params import PATH, STAGES, flatten
 
 Kind = Literal["new", "command", "parameter", "input", "output", "upstream"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
-from tasks.params import read_yaml
+from tasks.core.files import read_yaml
 
 PATH = Path("dvc.yaml")
 CODE = "tasks/"

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import NonNegativeInt
 
-from tasks.acquire import Acquire
 from tasks.compress import Compress
 from tasks.core.errors import UserError
+from tasks.core.files import read_yaml
 from tasks.core.schema import Choice, Section, validate
 from tasks.data import Data
 from tasks.deploy_profile import DeployProfile
@@ -40,7 +40,6 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     budget: Budget = Budget()
     prices: Prices = Prices()
-    acquire: Acquire = Acquire()
 
 
 STAGES: dict[str, type[Section]] = {
@@ -52,28 +51,6 @@ STAGES: dict[str, type[Section]] = {
     "deploy_profile": DeployProfile,
 }
 """Stage -> its block, in the order of the lifecycle."""
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as plain values (`ruamel.yaml`, YAML 1.2: 3e-3 is a number).
-
-    Raises:
-        UserError: the file is missing, not UTF-8, not YAML, or not a mapping.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found", "run from the project's folder, or restore it from git") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
-    return values
 
 
 def load(path: Path = PATH) -> Params:

@@ -18,7 +18,9 @@ from types import FrameType
 from typing import Any
 
 from tasks import params as parameters
+from tasks.acquire import acquire
 from tasks.core.errors import UserError
+from tasks.core.files import read_yaml
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, modelled
 from tasks.core.schema import Section, validate
@@ -40,7 +42,8 @@ def main(stage: str) -> int:
         with _in_words(stage):
             run(stage)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        if "LEANLM_INVOCATION" not in os.environ:  # the flow says it itself, last
+            print(f"error: {error}", file=sys.stderr, flush=True)
         with _ignored_os_errors():
             note.write_text(str(error), encoding="utf-8")
         return error.code
@@ -57,21 +60,22 @@ def run(stage: str) -> None:
         UserError: whatever the user can mend.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    values = parameters.read_yaml(parameters.PATH)
+    values = read_yaml(parameters.PATH)
     everything = validate(Params, values)
     declaration = declare(stage, values)
     job_folder = WORK / stage / declaration.key()
     job_folder.mkdir(parents=True, exist_ok=True)
     spent_path = job_folder / "spent.json"
     measured_machine = machine.measure()
-    predicted = predict.plan(everything, measured_machine)[stage]
-    before = _upstream(stage, everything)
-    budget.refuse({stage: predicted}, everything.budget, before)
-    _check_memory(stage, predicted)
     out = job_folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     with Meter(Spent.load(spent_path)) as meter:
+        inputs = {name: acquire(path) for name, path in declaration.inputs.items()}
+        predicted = predict.plan(everything, measured_machine)[stage]
+        before = _upstream(stage, everything)
+        budget.refuse({stage: predicted}, everything.budget, before)
+        _check_memory(stage, predicted)
         job = Job(
             stage=stage,
             work=job_folder,
@@ -80,7 +84,7 @@ def run(stage: str) -> None:
             bandwidth_bytes_per_second=measured_machine.bandwidth_bytes_per_second,
         )
         try:
-            metrics = _call(declaration, out, job)
+            metrics = _call(declaration, inputs, out, job)
         finally:
             meter.save(spent_path, force=True)
     metrics = report.priced(meter.metrics() | metrics, everything.prices)
@@ -91,14 +95,14 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _call(declaration: Declaration, out: Path, job: Job) -> Metrics:
+def _call(declaration: Declaration, inputs: Mapping[str, Path], out: Path, job: Job) -> Metrics:
     stage = declaration.stage
     sections: dict[str, Any] = {
         name: _section(name, value) for name, value in declaration.params.items() if name != stage
     }
     block = validate(STAGES[stage], declaration.params[stage], stage)
     function = importlib.import_module(f"tasks.{stage}.run").run
-    metrics: Metrics = function(block, **sections, **declaration.inputs, out=out, job=job)
+    metrics: Metrics = function(block, **sections, **inputs, out=out, job=job)
     return metrics
 
 

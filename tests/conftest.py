@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks import params
+from tasks.core.files import read_yaml
 from tasks.core.schema import validate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +23,9 @@ COPIED = (
     "flows",
     "presets",
     "dvc.yaml",
-    "data/dvc.yaml",
+    "data/stdlib.yaml",
+    "data/smollm2.yaml",
+    "data/wikitext.yaml",
     "data/none",
     ".dvc/config",
     ".dvcignore",
@@ -60,7 +64,7 @@ class Workspace:
         if (ROOT / "work" / "machine.json").exists():
             shutil.copy2(ROOT / "work" / "machine.json", self.root / "work" / "machine.json")
         subprocess.run(["git", "init", "-q"], cwd=self.root, check=True)
-        chosen = params.flatten(params.read_yaml(ROOT / "presets" / f"{preset}.yaml"))
+        chosen = params.flatten(read_yaml(ROOT / "presets" / f"{preset}.yaml"))
         self.params = params.override(params.Params().model_dump(mode="json"), dict(chosen))
         self.set({"data.source": "data/small"})
 
@@ -71,7 +75,7 @@ class Workspace:
         (self.root / "params.yaml").write_text(text, encoding="utf-8")
 
     def run(
-        self, *command: str, check: bool = True, timeout: float = 600, **env: str
+        self, *command: str, check: bool = True, **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the workspace; `check` shows what it printed if it failed."""
         done = subprocess.run(
@@ -80,7 +84,7 @@ class Workspace:
             env={**self.env, **env},
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=900,
             stdin=subprocess.DEVNULL,
         )
         assert not check or done.returncode == 0, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -114,3 +118,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     space = build(tmp_path_factory.mktemp("finished"))
     space.run("dvc", "repro")
     return space
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One Prefect server for every test that asks: its record, to be copied to `work/servers.json` of a project."""
+    from tests import toy
+
+    folder = toy.make(tmp_path_factory.mktemp("prefect"))
+    code = "from flows import environment, servers; environment.enter_project(); servers.start('prefect')"
+    started = toy.shell([sys.executable, "-c", code], folder)
+    assert started.returncode == 0, started.stderr
+    yield folder / "work" / "servers.json"
+    toy.leanlm(folder, "down")

@@ -143,10 +143,9 @@ def test_model_too_large_for_memory(space: Workspace) -> None:
 
 def test_no_network(space: Workspace) -> None:
     """A data set of the hub without a network: named, with a way out; no half-made input stays."""
-    space.set({"data.source": "data/hub"})
-    done = space.run("python", "-m", "tasks.acquire", "hub", check=False)
-    refused(done, 2, "acquire.dataset.path 'Salesforce/wikitext'", "local folder")
-    assert not (space.root / "data" / "hub").exists()
+    space.set({"data.source": "data/wikitext.yaml"})
+    refused(space.stage("data", check=False), 2, "data set 'Salesforce/wikitext'", "local folder")
+    assert not list((space.root / "work").glob("raw/*"))
 
 
 def test_budget_refuses_then_lets_go_on(space: Workspace) -> None:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tasks.compress import Compress
 from tasks.compress.run import run
-from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics
 from tasks.core.schema import validate
@@ -212,63 +210,3 @@ def test_sparsity_is_exact(sparsity: float, finetune: Path, compress: Callable[.
     assert figures(metrics)["parameters"] - figures(metrics)["nonzero_parameters"] == zeros
     assert metrics["compression_ratio"].value == pytest.approx(1, abs=1e-3)
     assert "bytes do not move" in metrics["model_bytes"].note
-
-
-@pytest.mark.parametrize("sparsity", [0, 1, -0.1, "half"])
-def test_sparsity_out_of_range_is_refused(sparsity: object) -> None:
-    """Neither nothing nor everything can be pruned."""
-    with pytest.raises(UserError, match=r"magnitude\.sparsity: found"):
-        validate(Compress, {"method": "magnitude", "magnitude": {"sparsity": sparsity}})
-
-
-def test_nf4_refuses_sizes_its_kernels_cannot_run(tmp_path: Path, compress: Callable[..., Done]) -> None:
-    """A layer that would fail in the first forward pass is named before."""
-    source = model_folder(tmp_path / "odd", hidden_size=96)
-    with pytest.raises(UserError, match=r"compress\.nf4: layer model\.layers\.0\.self_attn\.q_proj has 96 inputs"):
-        compress("nf4", source)
-
-
-def test_a_truncated_weight_file_is_named(finetune: Path, tmp_path: Path, compress: Callable[..., Done]) -> None:
-    """A damaged file is the file's name and what to do, not a traceback."""
-    source = shutil.copytree(finetune, tmp_path / "broken")
-    path = source / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"model\.safetensors: damaged"):
-        compress("int8", source)
-
-
-def test_a_folder_without_a_model_or_its_weights_is_named(
-    method: str, finetune: Path, tmp_path: Path, compress: Callable[..., Done]
-) -> None:
-    """Every technique refuses what is no model in the same words."""
-    with pytest.raises(UserError, match="no model there"):
-        compress(method, tmp_path)
-    (tmp_path / "config.json").write_bytes((finetune / "config.json").read_bytes())
-    with pytest.raises(UserError, match="no weights"):
-        compress(method, tmp_path)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_numbers_are_named(
-    value: float, finetune: Path, tmp_path: Path, compress: Callable[..., Done]
-) -> None:
-    """One NaN among the weights is found before anything is computed with it."""
-    source = shutil.copytree(finetune, tmp_path / "broken")
-    weights = load_file(source / "model.safetensors")
-    weights["model.norm.weight"][3] = value
-    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"1 weights hold NaN or infinity, the first is model\.norm\.weight"):
-        compress("none", source)
-
-
-def test_the_notice_of_a_missing_kernel_is_dropped_and_warnings_pass(caplog: pytest.LogCaptureFixture) -> None:
-    """Only that one line of bitsandbytes is kept from the user."""
-    import logging
-
-    from tasks.compress.run import _drop_notice_of_missing_kernel
-
-    _drop_notice_of_missing_kernel()
-    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    log.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "reason")
-    log.warning("something else")
-    assert [record.message for record in caplog.records] == ["something else"]

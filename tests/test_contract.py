@@ -12,13 +12,14 @@ import grimp
 import pytest
 
 from tasks import params
+from tasks.core.files import read_yaml
 from tasks.core.schema import Choice, Section
 from tasks.declaration import _fill, _pick, declare
 from tasks.ledger.vocabulary import VOCABULARY
 from tasks.params import STAGES, Params
 
 ROOT = Path(__file__).resolve().parent.parent
-DVC = params.read_yaml(ROOT / "dvc.yaml")["stages"]
+DVC = read_yaml(ROOT / "dvc.yaml")["stages"]
 VALUES = Params().model_dump(mode="json")
 SHELL = ("out", "job")
 
@@ -132,7 +133,7 @@ def test_declared_values_are_what_dvc_says(stage: str, monkeypatch: pytest.Monke
     import dvc.api
 
     monkeypatch.chdir(ROOT)
-    values = params.read_yaml(ROOT / "params.yaml")
+    values = read_yaml(ROOT / "params.yaml")
     mine = _pick(values, [_fill(name, values) for name in DVC[stage]["params"]])
     assert dvc.api.params_show(stages=stage) == mine
 
@@ -156,7 +157,7 @@ def test_every_parameter_is_explained() -> None:
 
 def test_params_yaml_is_the_default_preset() -> None:
     """The committed params.yaml is the default preset, rendered."""
-    chosen = dict(params.flatten(params.read_yaml(ROOT / "presets" / "default.yaml")))
+    chosen = dict(params.flatten(read_yaml(ROOT / "presets" / "default.yaml")))
     expected = params.render(Params.model_validate(params.override(VALUES, chosen)))
     assert (ROOT / "params.yaml").read_text(encoding="utf-8") == expected
 
@@ -164,7 +165,7 @@ def test_params_yaml_is_the_default_preset() -> None:
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "presets").glob("*.yaml")))
 def test_presets_validate(preset: str) -> None:
     """Every preset is a configuration the schema accepts."""
-    chosen = dict(params.flatten(params.read_yaml(ROOT / "presets" / f"{preset}.yaml")))
+    chosen = dict(params.flatten(read_yaml(ROOT / "presets" / f"{preset}.yaml")))
     Params.model_validate(params.override(VALUES, chosen))
 
 

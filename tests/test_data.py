@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def test_shards_hold_every_byte(tmp_path: Path) -> None:
         assert len(ids) == shards["splits"][name]["tokens"]
         texts = tokenizer.decode(ids).split("<|endoftext|>")[:-1]
         assert texts == [(source / path).read_text() for path in paths]
+        assert list(paths.values()) == [hashlib.sha256(text.encode()).hexdigest() for text in texts]
     held = "".join(json.loads(line)["text"] for line in (out / "heldout.jsonl").read_text().splitlines())
     assert len(held.encode()) == 300
     assert metrics["train_bytes"].value == shards["splits"]["train"]["bytes"]

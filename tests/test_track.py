@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from flows import lineage, track
 from flows.runs import VERSION
-from tasks.params import read_yaml
+from tasks.core.files import read_yaml
 from tests.toy_ledger import STAGES, client, copy, dvc, python, run_of, runs, steps, turn
 
 
@@ -203,3 +204,18 @@ def test_stages_of_different_parameters_are_no_lifecycle() -> None:
         "deploy_profile: not published: it was made with seed = 0, the stages before it with 1"
         " (`dvc repro deploy_profile` settles it)"
     ]
+
+
+@pytest.mark.usefixtures("project")
+def test_the_commit_is_named_with_whether_code_differs() -> None:
+    """DVC's own record of the run doesn't make a checkout dirty; an edited file does; outside git nothing is said."""
+    assert lineage.commit() == {}
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    for command in (["init", "-q"], ["add", "toy.py", "dvc.lock", "reports"], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", *command], check=True)
+    Path("dvc.lock").write_text("schema: '2.0'\n")
+    clean = lineage.commit()
+    assert len(clean["git.commit"]) == 40
+    assert clean["git.dirty"] == "false"
+    Path("toy.py").write_text("")
+    assert lineage.commit() == {**clean, "git.dirty": "true"}

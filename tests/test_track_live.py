@@ -56,7 +56,7 @@ def test_a_killed_attempt_goes_on_in_its_run() -> None:
     with track.follow("pretrain"):
         training.path.unlink()
         training.write(0, 1)  # rewound to a checkpoint
-        training.write(2, 3)
+        training.write(2, 3, pace=0.05)
         until(lambda: steps(runs()[0])[-1] == 3)
     (run,) = runs()
     assert (run.info.status, steps(run)) == ("RUNNING", [0, 1, 2, 3])

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from tasks.params import STAGES, Params, render
+from tasks.core.schema import validate
+from tasks.params import STAGES, Params, override, render
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(REPOSITORY),
+    "DVC_NO_ANALYTICS": "true",
+    "PATH": os.defpath + ":/usr/local/bin",
+}
+"""That of a shell in which the project's environment isn't activated."""
 
 STAGE = '''
 """A stage that writes what it read, and a report in the ledger's format. `TOY_<stage>` makes it misbehave."""
@@ -72,7 +83,7 @@ def make(folder: Path) -> Path:
         " unused: {cmd: python toy.py unused, wdir: .., outs: [data/unused]}}"
     )
     (folder / "toy.py").write_text(STAGE)
-    (folder / "params.yaml").write_text(render(Params()))
+    set_params(folder, {})
     (folder / "presets").mkdir()
     (folder / "presets" / "small.yaml").write_text("finetune:\n  lora:\n    r: 4\n")
     (folder / ".dvcignore").write_text("__pycache__/\n")
@@ -80,13 +91,31 @@ def make(folder: Path) -> Path:
     return folder
 
 
+def set_params(folder: Path, assignments: dict[str, Any]) -> None:
+    """Write params.yaml: the defaults with these values in their place."""
+    values = override(Params().model_dump(mode="json"), assignments)
+    (folder / "params.yaml").write_text(render(validate(Params, values)))
+
+
+def reproduce(folder: Path) -> None:
+    """`dvc repro`, by hand, in an activated environment."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = shell([sys.executable, "-m", "dvc", "repro", "--quiet"], folder, PATH=path)
+    assert done.returncode == 0, done.stderr
+
+
+def report(folder: Path, stage: str) -> dict[str, Any]:
+    """The report a stage wrote."""
+    document: dict[str, Any] = json.loads((folder / "reports" / f"{stage}.json").read_text())
+    return document
+
+
 def shell(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a toy project, as a person would from a shell whose environment isn't activated."""
-    inherited = {"PYTHONPATH": str(REPOSITORY), "DVC_NO_ANALYTICS": "true", "OMP_NUM_THREADS": "1"}
+    """Run a command in a toy project."""
     return subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, **inherited, **environment},
+        env={**ENVIRONMENT, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -146,14 +146,14 @@ class Training:
         self.path = Path("work", stage, key, "history.csv")
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
-    def write(self, *steps: int) -> None:
-        """Append rows."""
+    def write(self, *steps: int, pace: float = 0.1) -> None:
+        """Append rows of steps that took `pace` seconds each."""
         fresh = not self.path.exists()
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)
             if fresh:
                 writer.writerow(COLUMNS)
-            writer.writerows((step, 5.0 / (step + 1), 0.001, 1.0, 100.0, 0.1 * step, "") for step in steps)
+            writer.writerows((step, 5.0 / (step + 1), 0.001, 1.0, 100.0, pace * step, "") for step in steps)
 
 
 def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:

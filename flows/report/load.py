@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
+from tasks.core.files import read_yaml
 from tasks.core.measure import Metrics, Value
 from tasks.ledger import report, vocabulary
-from tasks.params import STAGES, Params, flatten, load, read_yaml
+from tasks.params import STAGES, Params, flatten, load
 
 ARTIFACTS = Path("artifacts")
 LOCK = Path("dvc.lock")

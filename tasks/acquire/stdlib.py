@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 import tokenize
 from pathlib import Path
+from typing import Any
+
+from tasks.acquire.maker import Maker
 
 
 def python_files(root: Path) -> list[Path]:
@@ -13,19 +17,26 @@ def python_files(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*.py") if not foreign & set(path.relative_to(root).parts))
 
 
-def make(out: Path) -> None:
-    """Write `stdlib.parquet` (columns path, text) into `out`; files that are no text by their own declaration are left out."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+class Stdlib(Maker):
+    """The source text of the running interpreter's standard library (Python Software Foundation License)."""
 
-    root = Path(sysconfig.get_paths()["stdlib"])
-    paths, texts = [], []
-    for path in python_files(root):
-        try:
-            with tokenize.open(path) as file:
-                text = file.read()
-        except (SyntaxError, UnicodeDecodeError):
-            continue
-        paths.append(path.relative_to(root).as_posix())
-        texts.append(text)
-    pq.write_table(pa.table({"path": paths, "text": texts}), out / "stdlib.parquet", compression="zstd")
+    def identity(self) -> dict[str, Any]:
+        """Another interpreter carries another text."""
+        return {"python": sys.version}
+
+    def make(self, out: Path) -> None:
+        """Write `stdlib.parquet` (columns path, text); files that are no text by their own declaration are left out."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        root = Path(sysconfig.get_paths()["stdlib"])
+        paths, texts = [], []
+        for path in python_files(root):
+            try:
+                with tokenize.open(path) as file:
+                    text = file.read()
+            except (SyntaxError, UnicodeDecodeError):
+                continue
+            paths.append(path.relative_to(root).as_posix())
+            texts.append(text)
+        pq.write_table(pa.table({"path": paths, "text": texts}), out / "stdlib.parquet", compression="zstd")

@@ -21,8 +21,8 @@ class Tokenizer(Choice):
 class Data(Section):
     """What the model learns from."""
 
-    source: str = "data/stdlib"
-    """A file or folder of `.txt`, `.py`, `.jsonl` or `.parquet`. `data/dvc.yaml` makes some: `data/stdlib`, `data/hub`."""
+    source: str = "data/stdlib.yaml"
+    """A file or folder of `.txt`, `.md`, `.py`, `.jsonl` or `.parquet`, or a `.yaml` that says where to get it."""
     text_field: str = "text"
     """Column or key of `.parquet` and `.jsonl` records that holds the text; `messages` holds chats."""
     validation_fraction: float = Field(default=0.02, gt=0, lt=0.5)

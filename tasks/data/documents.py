@@ -24,6 +24,11 @@ class Document:
     text: str
     messages: list[dict[str, str]] | None = None
 
+    @property
+    def sha256(self) -> str:
+        """Identity of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
 
 @dataclass
 class Corpus:
@@ -53,11 +58,10 @@ def read(source: Path, text_field: str, max_documents: int | None = None) -> Cor
             corpus.unreadable.append(f"{name}: {error}")
             continue
         for document in found:
-            digest = hashlib.sha256(document.text.encode()).digest()
-            if digest in seen:
+            if document.sha256 in seen:
                 corpus.duplicates += 1
             else:
-                seen.add(digest)
+                seen.add(document.sha256)
                 corpus.documents.append(document)
     if max_documents is not None:
         # a hash of its own: by the hash that splits, the first documents would all be test documents

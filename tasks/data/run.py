@@ -94,7 +94,7 @@ def _manifest(corpus: Corpus, parts: dict[str, list[Document]]) -> dict[str, Any
     return {
         "files": corpus.files,
         "left_out": corpus.unreadable,
-        "splits": {name: [document.path for document in documents] for name, documents in parts.items()},
+        "splits": {name: {d.path: d.sha256 for d in documents} for name, documents in parts.items()},
     }
 
 

@@ -32,7 +32,7 @@ def read_config(folder: Path) -> Config:
                 raise UserError(f"{path}: not valid JSON ({error})") from None
     raise UserError(
         f"{folder}: no model there (neither config.json nor blueprint.json)",
-        "name a folder as transformers' save_pretrained writes it; data/dvc.yaml makes data/smollm2 and data/hub_model",
+        "name a folder as transformers' save_pretrained writes it, or a .yaml such as data/smollm2.yaml",
     )
 
 

@@ -14,7 +14,7 @@ class Pretrain(Section):
     """Next-token training."""
 
     init: str = "data/none"
-    """Folder of an existing model to start from (`data/dvc.yaml` makes `data/smollm2`, `data/hub_model`), or `data/none`."""
+    """An existing model to start from: its folder, or a `.yaml` that says where to get it; `data/none`: none."""
     steps: NonNegativeInt = 600
     """Optimizer steps; 0 passes the model through unchanged."""
     batch_size: PositiveInt = 16

