@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def stop(pid: int) -> None:
         return
     _terminate(descendants)
     if descendants:
-        psutil.wait_procs([parent], timeout=2)
+        _running_after([parent], 2)
     _terminate([parent])
 
 
@@ -85,11 +86,20 @@ def _terminate(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=GRACE_SECONDS)
-    for process in alive:
+    for process in _running_after(processes, GRACE_SECONDS):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive, timeout=GRACE_SECONDS)
+    _running_after(processes, GRACE_SECONDS)
+
+
+def _running_after(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until all have ended, at most `seconds`; those that haven't. One its parent didn't wait for has ended, too."""
+    deadline = time.monotonic() + seconds
+    while True:
+        running = [process for process in processes if is_alive(process.pid, process.create_time())]
+        if not running or time.monotonic() > deadline:
+            return running
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager

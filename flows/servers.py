@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -123,30 +122,33 @@ def _launch(name: str, kind: Kind, port: int) -> Server:
     log.parent.mkdir(parents=True, exist_ok=True)
     Path("mlruns").mkdir(exist_ok=True)
     command = [sys.executable, *kind.command, "--host", HOST, "--port", str(port)]
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    server = Server(process.pid, psutil.Process(process.pid).create_time(), port, f"http://{HOST}:{port}", str(log))
+    streams = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    # not subprocess: the server is meant to outlive this process, which Popen would complain about
+    pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=streams, setsid=True)
+    server = Server(pid, psutil.Process(pid).create_time(), port, f"http://{HOST}:{port}", str(log))
     try:
-        _await(name, server, process, kind)
+        _await(name, server, kind)
     except BaseException:
-        child.stop(process.pid)
-        process.wait()
+        child.stop(pid)
+        os.waitpid(pid, 0)
         raise
     return server
 
 
-def _await(name: str, server: Server, process: subprocess.Popen[bytes], kind: Kind) -> None:
+def _await(name: str, server: Server, kind: Kind) -> None:
     """Wait until the server answers."""
     deadline = time.monotonic() + START_SECONDS
     while not _healthy(server.url + kind.health):
-        if process.poll() is not None:
-            raise UserError(f"{name}'s server ended at once (exit code {process.returncode})", f"see {server.log}")
+        if not child.is_alive(server.pid, server.created):
+            raise UserError(f"{name}'s server ended while starting", f"see {server.log}")
         if time.monotonic() > deadline:
             raise UserError(f"{name}'s server did not answer within {START_SECONDS:.0f} s", f"see {server.log}")
         time.sleep(0.1)
-    if process.poll() is not None:
+    if not child.is_alive(server.pid, server.created):
         raise UserError(f"port {server.port}: another program answers there", f"see {server.log}")
 
 

@@ -50,7 +50,7 @@ class Reason:
 
 
 Stale = dict[str, list[Reason]]
-"""Stage -> why it isn't up to date, upstream first. Raw inputs are named as DVC names them: `data/dvc.yaml:stdlib`."""
+"""Stage -> why it isn't up to date, upstream first. Other inputs are named as DVC names them, e.g. `data/text.dvc`."""
 
 
 def stale() -> Stale:
@@ -61,7 +61,7 @@ def stale() -> Stale:
     """
     verdict = _ask_dvc()
     locked = read_yaml(Path("dvc.lock")).get("stages", {}) if Path("dvc.lock").exists() else {}
-    outs = _outs()
+    outs = {name: _outs(entry) for name, entry in _stages().items()}
     found: Stale = {}
     for stage in sorted(verdict, key=lambda name: list(STAGES).index(name) if name in STAGES else -1):
         if stage in STAGES and stage not in locked:
@@ -84,10 +84,11 @@ def refuse_missing(found: Stale) -> None:
     Raises:
         UserError: the missing path, who reads it and the parameter that names it.
     """
-    made = [path for paths in _outs().values() for path in paths]
+    stages = _stages()
+    made = [path for entry in stages.values() for path in _outs(entry)]
     values = dict(flatten(read_yaml(PATH)))
     for stage in found:
-        for path in _declared_inputs(stage, values):
+        for path in _inputs(stages[stage], values):
             if not Path(path).exists() and not _overlap(made, [path]):
                 named = [name for name, value in values.items() if value == path]
                 hint = f"`{named[0]}` in {PATH} names it" if named else "restore it from git"
@@ -142,8 +143,12 @@ def _parameters(change: dict[str, str] | str, locked: Mapping[str, Any]) -> list
 
 
 def _stages() -> dict[str, dict[str, Any]]:
-    """Every stage of every dvc.yaml by DVC's address, with `wdir` relative to the project."""
+    """Every stage, and every input that `dvc add` tracks, by DVC's address; `wdir` is relative to the project."""
     result = {}
+    for file in [*Path().glob("*.dvc"), *Path().glob("*/*.dvc")]:
+        if file.is_file():
+            outs = [out["path"] for out in read_yaml(file).get("outs", [])]
+            result[file.as_posix()] = {"outs": outs, "wdir": os.path.normpath(file.parent)}
     for file in [Path("dvc.yaml"), *sorted(Path().glob("*/dvc.yaml"))]:
         prefix = "" if file.parent == Path() else f"{file.as_posix()}:"
         for name, entry in read_yaml(file).get("stages", {}).items():
@@ -151,22 +156,16 @@ def _stages() -> dict[str, dict[str, Any]]:
     return result
 
 
-def _outs() -> dict[str, list[str]]:
-    """Stage -> the paths it makes."""
-    return {
-        name: [
-            os.path.normpath(Path(entry["wdir"], next(iter(out)) if isinstance(out, dict) else out))
-            for out in entry.get("outs", [])
-        ]
-        for name, entry in _stages().items()
-    }
+def _outs(entry: Mapping[str, Any]) -> list[str]:
+    """The paths a stage makes."""
+    names = [next(iter(out)) if isinstance(out, dict) else out for out in entry.get("outs", [])]
+    return [os.path.normpath(Path(entry["wdir"], name)) for name in names]
 
 
-def _declared_inputs(stage: str, values: Mapping[str, Any]) -> list[str]:
+def _inputs(entry: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
     """The paths a stage reads, `${...}` replaced by the parameter's value."""
     import re
 
-    entry = _stages()[stage]
     named = [re.sub(r"\$\{([^}]+)\}", lambda match: str(values.get(match[1])), dep) for dep in entry.get("deps", [])]
     return [os.path.normpath(Path(entry["wdir"], dep)) for dep in named]
 

@@ -207,7 +207,8 @@ def _sentence(stage: str, error: Exception) -> UserError | None:
     """
     found = re.search(r"\(os error (\d+)\)", str(error))
     number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
-    where = getattr(error, "filename2", None) or getattr(error, "filename", None) or "its output"
+    paths = [getattr(error, name, None) for name in ("filename", "filename2")]
+    where = " as ".join(str(path) for path in paths if path) or "its output"
     if number in FULL:
         hint = "make room and run again: finished stages and the last checkpoint are kept"
         return UserError(f"{stage}: cannot write {where}: {FULL[number]}", hint)

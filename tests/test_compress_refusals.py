@@ -10,7 +10,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tasks.compress import Compress
-from tasks.compress.run import _drop_notice_of_missing_kernel, run
+from tasks.compress.run import run
+from tasks.models.load import drop_notice_of_missing_kernel
 from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.schema import validate
@@ -75,7 +76,7 @@ def test_weights_that_are_not_numbers_are_named(value: float, finetune: Path) ->
 
 def test_the_notice_of_a_missing_kernel_is_dropped_and_warnings_pass(caplog: pytest.LogCaptureFixture) -> None:
     """Only that one line of bitsandbytes is kept from the user."""
-    _drop_notice_of_missing_kernel()
+    drop_notice_of_missing_kernel()
     log = logging.getLogger("bitsandbytes.backends.cpu.ops")
     log.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "reason")
     log.warning("something else")

@@ -47,5 +47,5 @@ def test_commands_exist() -> None:
 def test_make_targets_exist() -> None:
     """Every `make` target the README shows is in the Makefile."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"make ([a-z]+)", README)):
+    for target in set(re.findall(r"^make ([a-z]+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

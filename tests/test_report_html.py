@@ -6,135 +6,18 @@ import html
 import json
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flows import report as page
-from flows.report import load, plots, tables, words
+from flows.report import load, tables
 from tasks import params
 from tasks.core.errors import UserError
-from tasks.core.measure import Metrics, counted, measured, missing, modelled
+from tasks.core.measure import Value, counted, measured, missing, modelled
 from tasks.ledger import report
-
-STAGES = tuple(params.STAGES)
-NO_METER = "no energy meter readable"
-NO_DEVICE = "no CUDA device"
-VOID = {"meta", "meter", "br", "link", "img", "hr", "input"}
-
-
-def ledger() -> dict[str, Metrics]:
-    """Six stages with values of the size they really have."""
-    wall = {"data": 21.4, "design": 1.9, "pretrain": 412.6, "finetune": 74.2, "compress": 38.9, "deploy_profile": 66.1}
-    common = {
-        stage: {
-            "wall_seconds": measured(seconds),
-            "cpu_seconds": measured(seconds * 1.8, "user and system, reaped child processes included"),
-            "peak_memory_bytes": measured(int(4e8 + seconds * 3e6), "largest resident set of one process"),
-            "attempts": counted(2 if stage == "pretrain" else 1),
-            "peak_device_memory_bytes": missing(NO_DEVICE),
-            "energy_joules": missing(NO_METER) if stage == "design" else modelled(seconds * 14.4, "cpu_seconds x 8 W per core"),
-            "communication_bytes": counted(0, "one worker"),
-        }
-        for stage, seconds in wall.items()
-    }
-    quality = {"pretrain": 1.9312, "finetune": 1.9644, "compress": 1.9671}
-    model = {"pretrain": 21_306_368, "finetune": 21_306_368, "compress": 8_912_896}
-    own: dict[str, Metrics] = {
-        "data": {
-            "documents": counted(1731), "duplicates_dropped": counted(12), "train_bytes": counted(27_918_233),
-            "bytes_per_token": counted(3.4127, "test split"),
-            "gzip_bits_per_byte": measured(2.0717, "262144 held-out bytes"),
-            "xz_bits_per_byte": measured(1.8125, "262144 held-out bytes"),
-        },
-        "design": {
-            "parameters": counted(5_326_592), "training_flops_per_token": counted(41_811_968, "context of 1024 tokens"),
-            "kv_cache_bytes_per_token": counted(3072), "model_bytes/float32": counted(21_306_368, "weights alone"),
-        },
-        "pretrain": {
-            "parameters": counted(5_326_592), "tokens": counted(2_457_600), "flops": counted(9.13e13), "mfu": measured(0.4312),
-            "training_seconds": measured(371.2), "train_loss": measured(2.4411), "validation_loss": measured(2.5127),
-        },
-        "finetune": {"trainable_parameters": counted(131_072), "adapter_bytes": counted(526_336), "flops": counted(6.4e12)},
-        "compress": {"compression_ratio": counted(2.3905), "label_loyalty": measured(0.9817), "flops": counted(2.1e12)},
-        "deploy_profile": {
-            "time_to_first_token_seconds/transformers": measured(0.0391), "time_to_first_token_seconds/llama_cpp": measured(0.00481),
-            "inter_token_latency_p50_seconds/transformers": measured(0.0112), "inter_token_latency_p50_seconds/llama_cpp": measured(0.000913),
-            "inter_token_latency_p95_seconds/transformers": measured(0.0147), "inter_token_latency_p95_seconds/llama_cpp": measured(0.00118),
-            "inter_token_latency_p99_seconds/transformers": measured(0.0203), "inter_token_latency_p99_seconds/llama_cpp": measured(0.00162),
-            "decode_tokens_per_second/transformers": measured(88.91, "5 repeats, 87.2 to 90.4"),
-            "decode_tokens_per_second/llama_cpp": measured(1052.3, "5 repeats, 1031 to 1071"),
-            "peak_memory_bytes/transformers": measured(612_368_384), "peak_memory_bytes/llama_cpp": measured(71_303_168),
-            "energy_per_token_joules/transformers": missing(NO_METER), "energy_per_token_joules/llama_cpp": missing(NO_METER),
-            "speedup/llama_cpp": measured(11.836), "load_seconds/llama_cpp": measured(0.0312), "flops": counted(1.31e11),
-            "model_bytes/safetensors": counted(8_912_896), "model_bytes/F16": counted(10_730_112),
-            "model_bytes/Q8_0": counted(5_791_872, "written under /home/someone/leanlm/work/out"),
-            "model_bytes/Q4_0": counted(3_401_216), "delivery_bytes": counted(5_791_872),
-        },
-    }  # fmt: skip
-    after = {s: {"bits_per_byte": measured(quality[s]), "model_bytes": counted(model[s])} for s in quality}
-    return {stage: {**common[stage], **own[stage], **after.get(stage, {})} for stage in STAGES}
-
-
-def predictions(metrics: Metrics) -> Metrics:
-    """A guess for every value that has one, off by a factor that grows with the name."""
-    names = [n for n in ("wall_seconds", "cpu_seconds", "peak_memory_bytes", "flops", "model_bytes") if n in metrics]
-    return {n: modelled(float(metrics[n].value or 0) * (0.6 + len(n) / 20), "a formula") for n in names}
-
-
-def document(stage: str, metrics: Metrics) -> dict[str, Any]:
-    """A report as the runner writes it."""
-    return {
-        "stage": stage, "key": f"{stage}-3f9a1c20b7", "invocation": None, "finished": f"2025-03-0{STAGES.index(stage) + 1}T12:30:05+00:00",
-        "machine": {"cpu": "A processor of two cores", "cores": 2, "memory_bytes": 8_254_390_272, "hostname": "secret-box", "gpu": []},
-        "versions": {"python": "3.11.9", "torch": "2.13.0"},
-        "metrics": report.to_json(metrics), "predicted": report.to_json(predictions(metrics)),
-    }  # fmt: skip
-
-
-def history(stage: str, steps: int) -> None:
-    """A falling, jittering loss, evaluated now and then."""
-    lines = ["step,loss,learning_rate,grad_norm,tokens_per_second,seconds,validation_loss"]
-    for step in range(steps):
-        loss = 2.4 + 5.9 * math.exp(-step / (steps / 7)) + 0.12 * math.sin(step * 12.9898) * math.cos(step * 78.233)
-        validation = f"{loss + 0.08:.4f}" if step % 100 == 99 else ""
-        lines.append(f"{step},{loss:.4f},0.003,1.1,6600,{step * 0.62:.2f},{validation}")
-    folder = report.FOLDER / "history"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{stage}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-PROMPTS = ('def read_text(path):\n    """', "import os\n")
-HOSTILE = "</pre><script>alert('x')</script>\x00\x1b[31m & <b>\ud800"
-
-
-def samples(stage: str) -> None:
-    """Continuations as a stage leaves them; one tries to break out of the page."""
-    folder = load.ARTIFACTS / stage
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = [f'Return the text of a file, {stage}."""\n    return open(path).read()\n', HOSTILE]
-    entries = [{"prompt": prompt, "text": text} for prompt, text in zip(PROMPTS, texts, strict=True)]
-    (folder / "samples.json").write_text(json.dumps(entries), encoding="utf-8")
-
-
-LOCK = """schema: '2.0'
-stages:
-  finetune:
-    cmd: python -m tasks finetune
-    params:
-      params.yaml:
-        finetune.method: lora
-        finetune.lora:
-          r: 16
-    outs:
-    - path: artifacts/finetune
-      hash: md5
-      md5: 0123456789abcdef0123456789abcdef.dir
-      size: 22000000
-      nfiles: 9
-"""
+from tests.balanced_html import parsed
+from tests.report_ledger import LOCK, NO_DEVICE, NO_METER, STAGES, document, history, ledger, samples
 
 
 @pytest.fixture
@@ -156,45 +39,6 @@ def full(folder: Path) -> Path:
         samples(stage)
     load.LOCK.write_text(LOCK, encoding="utf-8")
     return folder
-
-
-class Balance(HTMLParser):
-    """Follows open elements, ids and everything that would be loaded or jumped to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.tags: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        if tag not in VOID or tag == "meter":
-            self.open.append(tag)
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(value or "")
-            if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
-                self.references.append(value or "")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if self.open and self.open[-1] == tag:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-
-def parsed(text: str) -> Balance:
-    """The page, checked for balance."""
-    parser = Balance()
-    parser.feed(text)
-    parser.close()
-    assert parser.open == []
-    return parser
 
 
 def written() -> str:
@@ -223,7 +67,7 @@ def test_every_value_of_the_ledger_is_on_the_page() -> None:
         assert found is not None
         for name, value in (*found["metrics"].items(), *found["predicted"].items()):
             if value.value is not None:
-                cell = tables.shown(name, load.Value(value.value, value.method, load.cleared(value.note)))
+                cell = tables.shown(name, Value(value.value, value.method, load.cleared(value.note)))
                 assert f'title="{cell.title}">{cell.text}<' in text, name
 
 
@@ -259,7 +103,7 @@ def test_ratio_is_measured_over_predicted() -> None:
     one = next(c for c in page.predicted.comparisons(life) if (c.stage, c.name) == ("pretrain", "wall_seconds"))
     assert one.ratio == pytest.approx(412.6 / (412.6 * 1.2))
     assert one.ratio_text == "0.83×"
-    assert re.search(r"Wall seconds</th><td>.*495\.12.*412\.6.*0\.83×", written())
+    assert re.search(r"Wall time</th><td>.*495\.12.*412\.6.*0\.83×", written())
 
 
 @pytest.mark.usefixtures("full")
@@ -298,7 +142,14 @@ def test_settings_are_those_the_stages_ran_with() -> None:
 def test_headline_names_what_was_made() -> None:
     """Family, parameters, tokens and techniques are in the sentence; the floors stand beside the model."""
     text = html.unescape(written())
-    for part in ("Llama model of 5.33 M parameters", "2.46 M tokens", "lora", "int8", "Q8_0", "transformers and llama_cpp"):
+    for part in (
+        "Llama model of 5.33 M parameters",
+        "2.46 M tokens",
+        "lora",
+        "int8",
+        "Q8_0",
+        "transformers and llama_cpp",
+    ):
         assert part in text
     assert "9% above xz −9e" in text
     assert "5% below gzip −9" in text
@@ -374,31 +225,9 @@ def test_values_out_of_the_ordinary_are_drawn() -> None:
         "model_bytes": counted(0), "perplexity": measured(math.inf),
     }  # fmt: skip
     entry = document("pretrain", metrics)
-    entry["predicted"] = report.to_json({"wall_seconds": modelled(0, "x"), "flops": modelled(5, "x"), "mfu": missing("y")})
+    entry["predicted"] = report.to_json(
+        {"wall_seconds": modelled(0, "x"), "flops": modelled(5, "x"), "mfu": missing("y")}
+    )
     report.write("pretrain", entry)
     parsed(written())
     assert [one.ratio for one in page.predicted.comparisons(load.read())] == [1.0, 0.0, None]
-
-
-def test_curves_are_thinned() -> None:
-    """Of a long history at most 600 points are drawn, the first and last among them."""
-    rows = [{"step": float(step), "loss": 1.0} for step in range(100_001)]
-    thin = plots.decimated(rows)
-    assert len(thin) == plots.MOST
-    assert (thin[0], thin[-1]) == (rows[0], rows[-1])
-
-
-@pytest.mark.parametrize(
-    ("value", "unit", "said"),
-    [
-        (5_312_345, "B", "5.31 MB"), (512, "B", "512 B"), (999_999, "B", "1.00 MB"), (3072, "B/token", "3.07 kB/token"),
-        (9.13e13, "FLOP", "91.3 TFLOP"), (1.2e12, "FLOP/s", "1.20 TFLOP/s"), (0.000913, "s", "913 µs"), (0.0391, "s", "39.1 ms"),
-        (74.2, "s", "74.2 s"), (412.6, "s", "6 min 53 s"), (8100, "s", "2 h 15 min"), (5941.4, "J", "5.94 kJ"),
-        (0.0123, "J/token", "12.3 mJ/token"), (0.01234, "$", "$0.0123"), (12.3, "$", "$12.30"), (1.2e-10, "$", "$1.2 × 10⁻¹⁰"),
-        (0.00078, "kg", "780 mg"), (5_326_592, "", "5.33 M"), (3421, "", "3,421"), (0.4312, "", "0.431"), (2_457_600, "token", "2.46 M tokens"),
-        (88.91, "token/s", "88.9 tokens/s"), (2.3905, "x", "2.39×"), (1.9312, "bit/B", "1.931 bit/B"), (0, "J", "0 J"), (None, "J", "n/a"),
-    ],
-)  # fmt: skip
-def test_figures_are_said_as_people_say_them(value: float | None, unit: str, said: str) -> None:
-    """Three digits that matter, a prefix that fits, and the unit."""
-    assert words.human(value, unit) == said

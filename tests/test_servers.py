@@ -16,18 +16,8 @@ from flows.servers import Kind
 from tasks.core.errors import UserError
 from tests import toy
 
-SMALL = Kind(0, "/", ("-m", "tests.small_server"))
+SMALL = ("-m", "tests.small_server")
 """A real server that is up at once: Python's own, with a child process, as MLflow's has one."""
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder whose `mlflow` is the small server; whatever was started is stopped."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(toy.REPOSITORY))
-    monkeypatch.setitem(servers.KINDS, "mlflow", SMALL)
-    yield tmp_path
-    servers.stop_all()
 
 
 def free_port() -> int:
@@ -35,6 +25,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((servers.HOST, 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder whose `mlflow` is the small server; whatever was started is stopped."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(toy.REPOSITORY))
+    monkeypatch.setitem(servers.KINDS, "mlflow", Kind(free_port(), "/", SMALL))
+    monkeypatch.setattr(servers, "START_SECONDS", 30.0)
+    yield tmp_path
+    servers.stop_all()
 
 
 def test_started_once_and_found_again(project: Path) -> None:
@@ -107,13 +108,13 @@ def test_the_usual_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where another program has the usual port, a free one is taken."""
     with socket.create_server((servers.HOST, 0)) as other:
         usual = other.getsockname()[1]
-        monkeypatch.setitem(servers.KINDS, "mlflow", Kind(usual, "/", SMALL.command))
+        monkeypatch.setitem(servers.KINDS, "mlflow", Kind(usual, "/", SMALL))
         assert servers.start("mlflow").port != usual
 
 
 def test_a_server_that_cannot_start_names_its_log(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that ends at once: a sentence with its log, and no record."""
-    monkeypatch.setitem(servers.KINDS, "mlflow", Kind(0, "/", ("-c", "raise SystemExit('no such thing')")))
+    monkeypatch.setitem(servers.KINDS, "mlflow", Kind(free_port(), "/", ("-c", "raise SystemExit('no such thing')")))
     with pytest.raises(UserError, match=r"mlflow-server\.log") as error:
         servers.start("mlflow")
     assert "no such thing" in (project / "work" / "logs" / "mlflow-server.log").read_text()
@@ -125,10 +126,10 @@ def test_a_server_that_cannot_start_names_its_log(project: Path, monkeypatch: py
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that doesn't answer in time is stopped, and the message says how long was waited."""
     monkeypatch.setattr(servers, "START_SECONDS", 1.0)
-    monkeypatch.setitem(servers.KINDS, "mlflow", Kind(0, "/", ("-c", "import time; time.sleep(60)")))
+    monkeypatch.setitem(servers.KINDS, "mlflow", Kind(free_port(), "/", ("-c", "import time; time.sleep(60)")))
     with pytest.raises(UserError, match="did not answer within 1 s"):
         servers.start("mlflow")
-    assert not psutil.Process().children()
+    assert all(process.status() == psutil.STATUS_ZOMBIE for process in psutil.Process().children())
 
 
 @pytest.mark.slow

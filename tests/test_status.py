@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_up_to_date(project: Path) -> None:
 
 def test_a_parameter_shows_its_old_and_new_value(project: Path) -> None:
     """A changed parameter names both values; later stages follow, and say whom."""
-    toy.set_params(project, {"finetune.lora.r": 16, "finetune.full": {}})
+    toy.set_params(project, {"finetune.lora.r": 16})
     found = status.stale()
     assert list(found) == ["finetune", "compress", "deploy_profile"]
     assert found["finetune"] == [Reason("parameter", "finetune.lora.r", "modified", 8, 16)]
@@ -82,6 +83,23 @@ def test_deleted_output(project: Path) -> None:
     found = status.stale()
     assert found["finetune"] == [Reason("output", "artifacts/finetune", "deleted")]
     assert found["compress"] == [Reason("upstream", "finetune")]
+
+
+def test_an_input_that_dvc_tracks(project: Path) -> None:
+    """An input under `dvc add` that is missing is named, and the stages that read it follow."""
+    (project / "data" / "own").mkdir()
+    (project / "data" / "own" / "text.txt").write_text("a text")
+    toy.shell([sys.executable, "-m", "dvc", "add", "--quiet", "data/own"], project)
+    toy.set_params(project, {"data.source": "data/own"})
+    toy.reproduce(project)
+    assert status.stale() == {}
+    shutil.rmtree(project / "data" / "own")
+    found = status.stale()
+    assert found["data/own.dvc"] == [Reason("output", "data/own", "deleted")]
+    assert found["data"] == [Reason("upstream", "data/own.dvc")]
+    status.refuse_missing(found)
+    toy.reproduce(project)
+    assert status.stale() == {}
 
 
 def test_changed_code(project: Path) -> None:

@@ -93,15 +93,15 @@ def make(folder: Path) -> Path:
 
 def set_params(folder: Path, assignments: dict[str, Any]) -> None:
     """Write params.yaml: the defaults with these values in their place."""
-    values = override(Params().model_dump(mode="json"), assignments)
+    values = override(Params().model_dump(mode="json"), {"data.source": "data/stdlib", **assignments})
     (folder / "params.yaml").write_text(render(validate(Params, values)))
 
 
 def reproduce(folder: Path) -> None:
     """`dvc repro`, by hand, in an activated environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = shell([sys.executable, "-m", "dvc", "repro", "--quiet"], folder, PATH=path)
-    assert done.returncode == 0, done.stderr
+    done = shell([sys.executable, "-m", "dvc", "repro"], folder, PATH=path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def report(folder: Path, stage: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from tasks.ledger import report
 from tasks.params import STAGES
 
 TRAINED = ("pretrain", "finetune")
-_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(9), 11, 12, *range(14, 32), *range(127, 160))}
+_CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "�")
 
 
 def write(path: Path | None = None) -> Path:
@@ -32,9 +34,11 @@ def write(path: Path | None = None) -> Path:
         temporary.write_bytes(page.encode("utf-8", "replace"))
         os.replace(temporary, target)
     except OSError as error:
-        raise UserError(f"{target}: can't be written ({error.strerror})", "give another path, or make room there") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+        raise UserError(
+            f"{target}: can't be written ({error.strerror})", "give another path, or make room there"
+        ) from None
     return target
 
 
@@ -49,7 +53,11 @@ def render(life: Lifecycle) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"title_of": words.title, "printable": lambda text: text.translate(_CONTROL)}
+    environment.filters |= {
+        "title_of": words.title,
+        "printable": lambda text: text.translate(_CONTROL),
+        "parts": lambda text: re.findall(r"[A-Za-zµ/×]+|[^A-Za-zµ/×]+", text),
+    }
     page: str = environment.get_template("template.html").render(**_context(life))
     return page
 
@@ -76,6 +84,7 @@ def _context(life: Lifecycle) -> dict[str, Any]:
         "losses": [_loss(life, stage) for stage in TRAINED],
         "engines": delivery.engines(life),
         "engine_table": delivery.table(life),
+        "has_p99": any("p99" in marks for marks in delivery.marks(life).values()),
         "latency_plot": plots.latency(delivery.marks(life)),
         "sizes_plot": plots.sizes(delivery.sizes(life)),
         "prompts": list(dict.fromkeys(prompt for texts in life.samples.values() for prompt in texts)),
@@ -88,4 +97,10 @@ def _loss(life: Lifecycle, stage: str) -> dict[str, Any]:
     rows = life.histories.get(stage, [])
     validation = [row for row in rows if "validation_loss" in row]
     best = min(validation, key=lambda row: row["validation_loss"], default=None)
-    return {"stage": stage, "plot": plots.loss(stage, rows), "window": plots.window_of(rows), "rows": rows, "best": best}
+    return {
+        "stage": stage,
+        "plot": plots.loss(stage, rows),
+        "window": plots.window_of(rows),
+        "rows": rows,
+        "best": best,
+    }

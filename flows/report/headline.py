@@ -12,6 +12,7 @@ from tasks.core.measure import Value
 
 FLOORS = {"gzip −9": "gzip_bits_per_byte", "xz −9e": "xz_bits_per_byte"}
 """Label -> metric of the stage `data`: general-purpose compressors on the same held-out bytes."""
+MODELS, DELIVERY = ("pretrain", "finetune", "compress"), "deploy_profile"
 ROW = ("bits_per_byte", "model_bytes", "decode_tokens_per_second", "wall_seconds", "energy_joules", "dollars")
 
 
@@ -62,12 +63,12 @@ def sentence(life: Lifecycle) -> str:
 
 
 def _pretrained(life: Lifecycle) -> str:
-    origin = str(life.settings["pretrain.init"])
     tokens = life.value("pretrain", "tokens")
-    scratch = origin == "artifacts/design"
+    source = PurePath(str(life.settings["pretrain.init"])).stem
+    scratch = source == "none"
     if not tokens:
-        return "its weights as initialised" if scratch else f"the weights of {PurePath(origin).name} as they are"
-    start = "from scratch" if scratch else f"on from {PurePath(origin).name}"
+        return "its weights as initialised" if scratch else f"the weights of {source} as they are"
+    start = "from scratch" if scratch else f"on from {source}"
     return f"pretrained {start} on {human(tokens, 'token')}"
 
 
@@ -97,7 +98,9 @@ def verdict(life: Lifecycle) -> str:
     text += f" the model codes the held-out text in {last.value:.3f} bits per byte"
     if not beside:
         return f"{text}."
-    parts = [f"{abs(1 - last.value / v):.0%} {'below' if last.value < v else 'above'} {said}" for said, v in beside.items()]
+    parts = [
+        f"{abs(1 - last.value / v):.0%} {'below' if last.value < v else 'above'} {said}" for said, v in beside.items()
+    ]
     return f"{text}, {listed(parts)} on the same bytes."
 
 
@@ -120,7 +123,7 @@ def floor_cells(life: Lifecycle) -> dict[str, Cell]:
 def _what(life: Lifecycle, stage: str) -> str:
     chosen = life.settings
     if stage == "data":
-        return f"{PurePath(str(chosen['data.source'])).name}, tokenizer: {chosen['data.tokenizer.method']}"
+        return f"{PurePath(str(chosen['data.source'])).stem}, tokenizer {chosen['data.tokenizer.method']}"
     if stage == "pretrain":
         return f"{chosen['pretrain.steps']} steps"
     if stage == "finetune":
@@ -130,9 +133,10 @@ def _what(life: Lifecycle, stage: str) -> str:
 
 def _cells(life: Lifecycle, stage: str, name: str) -> list[tuple[Cell, str]]:
     found = {n: v for n, v in life.metrics(stage).items() if n.partition("/")[0] == name}
-    return [
-        (shown(n, v) if v.value is not None else Cell("n/a", v.note), label(n)[1]) for n, v in found.items()
-    ]
+    if name == "model_bytes":
+        kept = name if stage in MODELS else f"{name}/{life.settings[f'{DELIVERY}.serve']}"
+        found = {n: v for n, v in found.items() if n == kept}
+    return [(shown(n, v) if v.value is not None else Cell("n/a", v.note), label(n)[1]) for n, v in found.items()]
 
 
 def figures(life: Lifecycle) -> list[Figure]:
@@ -144,21 +148,24 @@ def figures(life: Lifecycle) -> list[Figure]:
         beside = ", ".join(f"{said} {value:.3f}" for said, value in floors(life).items())
         result.append(Figure("Bits per byte", shown(name, life.metrics(last.stage)[name]), beside))
     result += _delivered(life)
-    for name, entry in life.metrics("deploy_profile").items():
+    for name, entry in life.metrics(DELIVERY).items():
         base, engine = name.partition("/")[::2]
         if base == "decode_tokens_per_second" and entry.value is not None:
-            result.append(Figure("Decoding", shown(name, entry), engine))
+            result.append(Figure("Tokens per second", shown(name, entry), engine))
     said = {"wall_seconds": "Total time", "energy_joules": "Energy", "dollars": "Cost"}
     for name, words in said.items():
         if (cell := total_cell(life, name)).text:
-            result.append(Figure(words, cell, f"{len(life.stages)} stages" if name == "wall_seconds" else cell.method or ""))
+            count = f"{len(life.stages)} stage" + "s" * (len(life.stages) != 1)
+            result.append(Figure(words, cell, count if name == "wall_seconds" else cell.method or ""))
     return result
 
 
 def _delivered(life: Lifecycle) -> list[Figure]:
-    metrics, serve = life.metrics("deploy_profile"), str(life.settings["deploy_profile.serve"])
+    metrics, serve = life.metrics(DELIVERY), str(life.settings[f"{DELIVERY}.serve"])
     for name, aside in ((f"model_bytes/{serve}", serve), ("delivery_bytes", serve), ("model_bytes", "")):
         if (entry := metrics.get(name)) is not None and entry.value is not None:
             return [Figure("Delivered model", shown(name, entry), aside)]
     last = [s for s in life.stages if life.value(s, "model_bytes") is not None]
-    return [Figure("Model", shown("model_bytes", life.metrics(last[-1])["model_bytes"]), title(last[-1]))] if last else []
+    return (
+        [Figure("Model", shown("model_bytes", life.metrics(last[-1])["model_bytes"]), title(last[-1]))] if last else []
+    )

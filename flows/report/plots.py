@@ -32,9 +32,7 @@ def decimated(rows: Sequence[Row], most: int = MOST) -> list[Row]:
 def smoothed(rows: Sequence[Row], window: int) -> list[Row]:
     """Losses averaged over `window` rows about each."""
     losses, half = [row["loss"] for row in rows], window // 2
-    return [
-        {"step": row["step"], "loss": fmean(losses[max(0, i - half) : i + half + 1])} for i, row in enumerate(rows)
-    ]
+    return [{"step": row["step"], "loss": fmean(losses[max(0, i - half) : i + half + 1])} for i, row in enumerate(rows)]
 
 
 def window_of(rows: Sequence[Row]) -> int:
@@ -83,11 +81,14 @@ def bits_per_byte(points: Sequence[Point], floors: dict[str, float]) -> str:
                 f"{said}  {value:.3f}", (1, value), (0, 4), xycoords=("axes fraction", "data"),
                 textcoords="offset points", ha="right", color=SERIES[1], fontsize=10,
             )  # fmt: skip
-        names = [title(p.stage).replace(" ", "\n") + (f"\n{p.qualifier.replace('/', ' ')}" if p.qualifier else "") for p in points]
+        names = [
+            title(p.stage).replace(" ", "\n") + (f"\n{p.qualifier.replace('/', ' ')}" if p.qualifier else "")
+            for p in points
+        ]
         axes.set_xticks(range(len(values)), names)
         low, high = min([*values, *floors.values()]), max([*values, *floors.values()])
         room = max(high - low, 0.05 * high)
-        axes.set_ylim(max(0.0, low - 0.25 * room), high + 0.25 * room)
+        axes.set_ylim(max(0.0, low - 0.25 * room), high + 0.25 * room + 1e-9)
         axes.set_xlim(-0.6, len(values) - 0.1)
         axes.set_ylabel("bits per byte")
         axes.xaxis.grid(visible=False)
@@ -166,4 +167,4 @@ def sizes(files: dict[str, float]) -> str:
         axes.grid(visible=False)
 
     said = ", ".join(f"{name} {human(value, 'B')}" for name, value in files.items())
-    return draw("sizes", f"Bytes of each file: {said}", 24 + 26 * len(files), paint)
+    return draw("sizes", f"Bytes of each file: {said}", 24 + 28 * len(files), paint)

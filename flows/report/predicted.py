@@ -62,7 +62,9 @@ def comparisons(life: Lifecycle) -> list[Comparison]:
         measured = life.metrics(stage)
         for name, guess in life.reports[stage]["predicted"].items():
             fact = measured.get(name, Value(None, "measured", "the stage did not write it"))
-            found.append(Comparison(stage, name, _cell(name, guess), _cell(name, fact), _ratio(fact.value, guess.value)))
+            found.append(
+                Comparison(stage, name, _cell(name, guess), _cell(name, fact), _ratio(fact.value, guess.value))
+            )
     return found
 
 

@@ -68,7 +68,9 @@ def finished(life: Lifecycle) -> list[Finished]:
     for stage, report in life.reports.items():
         attempts = life.value(stage, "attempts")
         when = _minute(str(report.get("finished") or ""))
-        result.append(Finished(stage, when, "n/a" if attempts is None else f"{attempts:g}", str(report.get("key") or "")))
+        result.append(
+            Finished(stage, when, "n/a" if attempts is None else f"{attempts:g}", str(report.get("key") or ""))
+        )
     return result
 
 
@@ -119,8 +121,10 @@ def _said(name: str, value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, list | tuple):
-        return ", ".join(str(item) for item in value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+        return ", ".join(str(item) for item in value) or "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
         for ending, unit in (("_bytes", "B"), ("flops_per_second", "FLOP/s"), ("bytes_per_second", "B/s")):
             if name.endswith(ending) or ("." in name and name.rpartition(".")[0].endswith(ending)):
                 return human(value, unit)

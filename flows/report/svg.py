@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ COLOURS = {
 """matplotlib can't name a CSS variable: it draws in these, and they are exchanged afterwards."""
 INK, MUTED, RULE, PAGE, *SERIES = COLOURS
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.size": 11.0, "axes.labelsize": 11.0, "text.color": INK, "axes.labelcolor": MUTED,
     "xtick.color": RULE, "ytick.color": RULE, "xtick.labelcolor": MUTED, "ytick.labelcolor": MUTED,
     "axes.edgecolor": RULE, "axes.grid": True, "grid.color": RULE, "grid.linewidth": 0.7, "axes.axisbelow": True,

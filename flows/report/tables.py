@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from flows.report.load import Lifecycle
-from flows.report.words import exact, human, label, title
+from flows.report.words import brief, exact, human, label, title
 from tasks.core.measure import Method, Value
 from tasks.ledger.vocabulary import VOCABULARY, Metric, Resource, lookup
 
@@ -54,12 +54,12 @@ class Line:
 
 @dataclass
 class Ledger:
-    """The whole table. `reasons` are its footnotes in order; `notes` say of formulas and readings what they belong to."""
+    """The whole table. `reasons` are its footnotes in order; `notes`: a note -> metric -> its stages."""
 
     stages: list[str]
     groups: dict[str, list[Line]] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
-    notes: dict[str, list[str]] = field(default_factory=dict)
+    notes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     def cell(self, stage: str, name: str, value: Value | None) -> Cell:
         """The cell of one value; notes it down."""
@@ -73,16 +73,27 @@ class Ledger:
         if value.note:
             words, qualifier = label(name)
             said = f"{words} {qualifier}".strip()
-            places = self.notes.setdefault(value.note, [])
-            places.append(f"{title(stage)}: {said}")
+            self.notes.setdefault(value.note, {}).setdefault(said, []).append(stage)
         return shown(name, value)
+
+    @property
+    def remarks(self) -> list[tuple[str, str]]:
+        """Every note, after the metrics and stages it belongs to."""
+        return [
+            ("; ".join(f"{said} ({self._where(stages)})" for said, stages in places.items()), note)
+            for note, places in self.notes.items()
+        ]
+
+    def _where(self, stages: list[str]) -> str:
+        everywhere = len(stages) == len(self.stages) > 1
+        return "all stages" if everywhere else ", ".join(title(stage).lower() for stage in stages)
 
 
 def shown(name: str, value: Value, prefix: str = "") -> Cell:
     """A value that is there: humanised, with the exact one, its method and its note in the tooltip."""
     unit = lookup(name).unit
     words = f"{exact(value.value, unit)}, {value.method}" + (f": {value.note}" if value.note else "")
-    return Cell(prefix + human(value.value, unit), words, value.method)
+    return Cell(prefix + human(value.value, brief(name, unit)), words, value.method)
 
 
 def ledger(life: Lifecycle) -> Ledger:

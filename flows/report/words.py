@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _SMALL = ((1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
@@ -38,9 +39,23 @@ def exact(value: float | int | None, unit: str) -> str:
     return "null" if value is None else f"{value!r} {unit}".rstrip()
 
 
+def brief(name: str, unit: str) -> str:
+    """The part of a metric's unit that its name doesn't say yet: of "FLOP/token" in `..._flops_per_token`, "FLOP"."""
+    if "_per_" not in name:
+        return unit
+    return "" if unit in ("bit/B", "token/s") else unit.partition("/")[0]
+
+
 def label(name: str) -> tuple[str, str]:
-    """The words of a metric and its qualifier: `kv_cache_bytes_per_token/F16` is ("KV cache bytes per token", "F16")."""
+    """The words of a metric and its qualifier: `kv_cache_bytes_per_token/F16` is ("KV cache bytes per token", "F16").
+
+    A unit that ends the name goes, since the value carries its own: `wall_seconds` is "Wall time".
+    """
     base, _, qualifier = name.partition("/")
+    base = re.sub(r"_(joules|nats)$|(?<=memory)_bytes$|_kg(?=_)", "", base)
+    base = re.sub(r"_seconds$", "" if re.search("time|latency", base) else "_time", base).replace(
+        "inter_token", "inter-token"
+    )
     words = [_SPELLING.get(word, word) for word in base.split("_")]
     if words[0] not in _OWN_CASE:
         words[0] = words[0][0].upper() + words[0][1:]
@@ -96,7 +111,7 @@ def _money(value: float) -> str:
     size = abs(value)
     if size >= 1 or size == 0:
         return f"${value:,.2f}"
-    if size >= 1e-4:
+    if size >= 1e-6:
         return f"${value:.{2 - math.floor(math.log10(size))}f}"
     return f"${_scientific(value)}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,6 @@ def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune
     Raises:
         UserError: damaged weights in `finetune`, or a technique that this model doesn't suit.
     """
-    _drop_notice_of_missing_kernel()
     read_config(finetune)
     check_weights(finetune)
     out.mkdir(parents=True, exist_ok=True)
@@ -125,13 +123,3 @@ def census(model: Any) -> tuple[int, int]:
         total += weights.numel()
         nonzero += int(weights.count_nonzero())
     return total, nonzero
-
-
-def _drop_notice_of_missing_kernel() -> None:
-    # bitsandbytes looks for an optional kernel on a hub when it is imported, and logs when there is none: nothing a
-    # user could mend, and the built-in kernel does the same. Its other warnings pass.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")

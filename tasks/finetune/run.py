@@ -106,6 +106,9 @@ def _save(model: Any, dtype: Any, tokenizer: Any, out: Path) -> Metrics:
     if not hasattr(model, "merge_and_unload"):
         save_model(model.to(dtype), tokenizer, out)
         return {}
+    for config in model.peft_config.values():
+        if isinstance(config.target_modules, set):  # written in an order that differs from process to process
+            config.target_modules = sorted(config.target_modules)
     model.save_pretrained(out / "adapter")
     save_model(model.merge_and_unload().to(dtype), tokenizer, out)
     return {"adapter_bytes": counted(weight_bytes(out / "adapter"))}

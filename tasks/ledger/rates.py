@@ -119,6 +119,6 @@ def _busy(before: tuple[float, float, float]) -> str:
     """Load average, and how many cores others kept busy meanwhile."""
     busy, steal, own = (after - start for after, start in zip(_processor_times(), before, strict=True))
     return (
-        f"load average {psutil.getloadavg()[0]:.1f} on {usable_cores()} cores; while measuring, {own:.1f} s of processor "
-        f"time went to this, {max(0.0, busy - own):.1f} s to other processes, {steal:.1f} s to the host's others"
+        f"load average {psutil.getloadavg()[0]:.1f} on {usable_cores()} cores; while measuring, {own:.1f} s of "
+        f"processor time went to this, {max(0.0, busy - own):.1f} s to other processes, {steal:.1f} s to the host's others"
     )

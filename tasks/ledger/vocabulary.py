@@ -24,7 +24,9 @@ SURVEY = "arXiv:2401.00625, section 9"
 OWN = "this project"
 
 _METRICS = (
-    Metric("flops", "computation", "FLOP", "lower", "Floating-point operations of the stage's matrix products.", SURVEY),
+    Metric(
+        "flops", "computation", "FLOP", "lower", "Floating-point operations of the stage's matrix products.", SURVEY
+    ),
     Metric("forward_flops_per_token", "computation", "FLOP/token", "lower", "Forward pass, full context.", SURVEY),
     Metric("training_flops_per_token", "computation", "FLOP/token", "lower", "Forward and backward pass.", SURVEY),
     Metric("decode_flops_per_token", "computation", "FLOP/token", "lower", "One generated token.", SURVEY),
@@ -35,16 +37,28 @@ _METRICS = (
     Metric("training_seconds", "computation", "s", "lower", "Elapsed time of the optimizer steps alone.", SURVEY),
     Metric("evaluation_seconds", "computation", "s", "lower", "Elapsed time of evaluating quality.", OWN),
     Metric("tokens", "computation", "token", "", "Tokens trained on.", OWN),
-    Metric("tokens_per_second", "computation", "token/s", "higher", "Tokens trained on per second of training.", SURVEY),
+    Metric(
+        "tokens_per_second", "computation", "token/s", "higher", "Tokens trained on per second of training.", SURVEY
+    ),
     Metric("flops_per_second", "computation", "FLOP/s", "higher", "FLOPs of training per second of training.", SURVEY),
-    Metric("mfu", "computation", "", "higher", "Share of the machine's measured matrix-product rate.", "arXiv:2204.02311"),
+    Metric(
+        "mfu", "computation", "", "higher", "Share of the machine's measured matrix-product rate.", "arXiv:2204.02311"
+    ),
     Metric("load_seconds", "computation", "s", "lower", "From a started engine to a loaded model.", SURVEY),
     Metric("time_to_first_token_seconds", "computation", "s", "lower", "Prompt in, first token out: median.", SURVEY),
     Metric("inter_token_latency_p50_seconds", "computation", "s", "lower", "Time between tokens: median.", SURVEY),
-    Metric("inter_token_latency_p95_seconds", "computation", "s", "lower", "Time between tokens: 95th percentile.", SURVEY),
-    Metric("inter_token_latency_p99_seconds", "computation", "s", "lower", "Time between tokens: 99th percentile.", SURVEY),
-    Metric("decode_tokens_per_second", "computation", "token/s", "higher", "Generated tokens per second: median.", SURVEY),
-    Metric("prefill_tokens_per_second", "computation", "token/s", "higher", "Prompt tokens per second: median.", SURVEY),
+    Metric(
+        "inter_token_latency_p95_seconds", "computation", "s", "lower", "Time between tokens: 95th percentile.", SURVEY
+    ),
+    Metric(
+        "inter_token_latency_p99_seconds", "computation", "s", "lower", "Time between tokens: 99th percentile.", SURVEY
+    ),
+    Metric(
+        "decode_tokens_per_second", "computation", "token/s", "higher", "Generated tokens per second: median.", SURVEY
+    ),
+    Metric(
+        "prefill_tokens_per_second", "computation", "token/s", "higher", "Prompt tokens per second: median.", SURVEY
+    ),
     Metric("mbu", "computation", "", "higher", "Share of the machine's measured memory bandwidth in decoding.", OWN),
     Metric("speedup", "computation", "x", "higher", "Decoding rate beside the reference engine's.", SURVEY),
     Metric("parameters", "memory", "", "lower", "Parameters, tied ones once.", SURVEY),
@@ -68,7 +82,9 @@ _METRICS = (
     Metric("delivery_bytes", "network", "B", "lower", "Bytes that cross a network to deliver the result.", OWN),
     Metric("train_bytes", "quality", "B", "", "UTF-8 bytes of the training text.", OWN),
     Metric("train_tokens", "quality", "token", "", "Tokens of the training text.", OWN),
-    Metric("bytes_per_token", "quality", "B/token", "higher", "Held-out bytes per token: the tokenizer's compression.", OWN),
+    Metric(
+        "bytes_per_token", "quality", "B/token", "higher", "Held-out bytes per token: the tokenizer's compression.", OWN
+    ),
     Metric("documents", "quality", "", "", "Documents kept.", OWN),
     Metric("duplicates_dropped", "quality", "", "", "Documents dropped as exact duplicates.", OWN),
     Metric("unreadable_dropped", "quality", "", "", "Files dropped as empty, binary or wrongly encoded.", OWN),
@@ -82,9 +98,18 @@ _METRICS = (
     Metric("bits_per_byte", "quality", "bit/B", "lower", "Code length of held-out text under the model.", OWN),
     Metric("bits_per_byte_before", "quality", "bit/B", "lower", "The same before the stage.", OWN),
     Metric("perplexity", "quality", "", "lower", "exp(loss per token) on held-out text.", SURVEY),
-    Metric("label_loyalty", "quality", "", "higher", "Share of positions with the original's top token.", "arXiv:2109.03228"),
+    Metric(
+        "label_loyalty",
+        "quality",
+        "",
+        "higher",
+        "Share of positions with the original's top token.",
+        "arXiv:2109.03228",
+    ),
     Metric("probability_loyalty", "quality", "", "higher", "1 - Jensen-Shannon distance (base 2).", "arXiv:2109.03228"),
-    Metric("fidelity_kl_nats", "quality", "nat", "lower", "KL(original || compressed) per position.", "arXiv:2106.05945"),
+    Metric(
+        "fidelity_kl_nats", "quality", "nat", "lower", "KL(original || compressed) per position.", "arXiv:2106.05945"
+    ),
     Metric("robustness_bits_per_byte", "quality", "bit/B", "lower", "bits_per_byte of text with typing errors.", OWN),
     Metric("greedy_agreement", "quality", "", "higher", "Share of greedy tokens equal to the reference engine's.", OWN),
 )

@@ -56,6 +56,7 @@ def load_model(folder: Path, dtype: str = "auto") -> Any:
 
     from tasks.models.device import best_device
 
+    drop_notice_of_missing_kernel()
     read_config(folder)
     if not has_weights(folder):
         raise UserError(f"{folder}: no weights (*.safetensors)", "pickled weights are not read: convert them first")
@@ -158,3 +159,12 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         hf_logging.set_verbosity(level)
+
+
+def drop_notice_of_missing_kernel() -> None:
+    """Drop the one line in which bitsandbytes regrets an optional package; its own kernel computes the same."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")

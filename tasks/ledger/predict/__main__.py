@@ -18,8 +18,7 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code
-    json.dump({stage: to_json(metrics) for stage, metrics in predicted.items()}, sys.stdout, indent=1, ensure_ascii=False)
-    print()
+    print(json.dumps({stage: to_json(metrics) for stage, metrics in predicted.items()}, indent=1, ensure_ascii=False))
     return 0
 
 

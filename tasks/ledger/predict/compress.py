@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from tasks.core.measure import Metrics, modelled
+from tasks.evaluate.loyalty import MAX_POSITIONS
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.cost import compute, disk
 from tasks.ledger.predict.lora import linear_layers
 from tasks.ledger.predict.quality import Kept, samples, scoring, scoring_flops, scoring_memory
 from tasks.ledger.predict.subject import Subject
 from tasks.models import accounting
-
-LOYALTY_POSITIONS = 16_384
-"""Tokens on which the original's and the compressed model's predictions are compared."""
 
 MISTYPED = 1.15
 """Tokens of the mistyped text beside the text's."""
@@ -25,29 +23,33 @@ def original(about: Subject) -> Kept:
 
 
 def compressed(about: Subject) -> Kept:
-    """The model as the chosen technique keeps it; a technique that stores weights as they were leaves the bytes alone."""
+    """The model as the chosen technique keeps it; one that stores weights as they were leaves the bytes alone."""
     params, shape = about.params.compress, about.shape
     plain = accounting.parameters(about.config) - shape.linear
     layers = linear_layers(about.config)[:-1]
     if params.method == "int8":
         rows = sum(layer.outputs for layer in layers)
         size = shape.linear + 4 * rows + 2 * plain
-        return Kept(size, "float32", constants.QUANTIZED_SLOWDOWN["int8"])
+        return _quantized(size, "int8")
     if params.method == "nf4":
         nf4 = params.nf4
         blocks = shape.linear / 64
         scales = blocks * (1 + 4 / 256) if nf4.bnb_4bit_use_double_quant else 4 * blocks
         size = int(shape.linear / 2 + scales + constants.NF4_STATE_BYTES * len(layers))
         dtype = nf4.bnb_4bit_compute_dtype
-        return Kept(size + BYTES[dtype] * plain, "float32", constants.QUANTIZED_SLOWDOWN["nf4"])
+        return _quantized(size + BYTES[dtype] * plain, "nf4")
     return original(about)
+
+
+def _quantized(size: int, method: str) -> Kept:
+    return Kept(size, "float32", constants.QUANTIZED_SLOWDOWN[method], constants.QUANTIZED_LAYER_SECONDS[method])
 
 
 def compress(about: Subject) -> Metrics:
     """Quantize or prune; then score the original, the result, and the result on mistyped text, and compare the two."""
     before, after = original(about), compressed(about)
     size = accounting.parameters(about.config)
-    alike = min(about.heldout_tokens, LOYALTY_POSITIONS)
+    alike = min(about.heldout_tokens, MAX_POSITIONS)
     tokens = {"original": about.heldout_tokens + alike, "compressed": about.heldout_tokens * (1 + MISTYPED) + alike}
     comparing = compute(about.machine, "float32", 0, alike * constants.LOYALTY_ELEMENTS * about.shape.vocab)
     evaluation = (

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tasks.core.measure import Metrics, modelled
+from tasks.data.shards import BATCH
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.cost import Cost, disk
 from tasks.ledger.predict.subject import Subject
+from tasks.ledger.predict.text import acquiring_seconds
 from tasks.models import accounting
-
-ENCODED_AT_ONCE = 256
-"""Documents that the data stage tokenizes in one batch."""
 
 
 def data(about: Subject) -> Metrics:
@@ -18,21 +19,24 @@ def data(about: Subject) -> Metrics:
     share = 1 - params.validation_fraction - params.test_fraction
     method = params.tokenizer.method
     learned = min(params.tokenizer.train.max_bytes, about.raw_bytes * share) if method == "train" else 0.0
+    chats = min(params.max_instructions, about.raw_bytes / constants.BYTES_PER_CHAT)
     seconds = {
+        "raw inputs": acquiring_seconds(Path(params.source), Path(about.params.pretrain.init)),
         "tokenizer": learned / constants.BPE_BYTES_PER_SECOND,
-        "chats": min(params.max_instructions, about.raw_bytes / constants.BYTES_PER_CHAT) * 1.1 / constants.CHATS_PER_SECOND,
+        "chats": chats * 1.1 / constants.CHATS_PER_SECOND,
         "compressors": about.params.evaluate.max_bytes / constants.XZ_BYTES_PER_SECOND,
     }
     encoding = Cost(cores=about.raw_bytes / constants.ENCODE_BYTES_PER_SECOND / about.machine.cores)
-    cost = Cost(serial=sum(seconds.values())) + encoding + disk(about.machine, 2 * about.raw_bytes / about.bytes_per_token)
+    shards = disk(about.machine, 2 * about.raw_bytes / about.bytes_per_token)
+    cost = Cost(serial=sum(seconds.values())) + encoding + shards
     note = " + ".join(f"{value:.2g} s {name}" for name, value in {**seconds, "tokens": encoding.wall}.items())
-    batch = about.raw_bytes / about.documents * min(ENCODED_AT_ONCE, about.documents) / about.bytes_per_token
+    batch = about.raw_bytes / about.documents * min(BATCH, about.documents) / about.bytes_per_token
     memory = about.raw_bytes * constants.TEXT_COPIES + batch * constants.TOKENIZED_BYTES
     return {
         **cost.metrics("data", about.machine, memory, note),
         "flops": modelled(0, "no matrix products"),
         "train_bytes": modelled(int(about.raw_bytes * share), "source x training share"),
-        "train_tokens": modelled(int(about.train_tokens), f"training bytes / {about.bytes_per_token:.3g} bytes per token"),
+        "train_tokens": modelled(int(about.train_tokens), f"train_bytes / {about.bytes_per_token:.3g} bytes per token"),
         "bytes_per_token": modelled(about.bytes_per_token, f"measured elsewhere, for {about.vocab} tokens"),
     }
 
@@ -42,7 +46,7 @@ def design(about: Subject) -> Metrics:
     size = accounting.parameters(about.config)
     context = about.config["max_position_embeddings"]
     exact = "exact, from the config"
-    per_token = {
+    formulas = {
         "forward_flops_per_token": accounting.forward_flops_per_token,
         "training_flops_per_token": accounting.training_flops_per_token,
         "decode_flops_per_token": accounting.decode_flops_per_token,
@@ -52,7 +56,10 @@ def design(about: Subject) -> Metrics:
         "flops": modelled(0, "no matrix products"),
         "parameters": modelled(size, exact),
         "active_parameters": modelled(size, exact),
-        **{name: modelled(formula(about.config, context), f"context of {context}") for name, formula in per_token.items()},
+        **{
+            name: modelled(formula(about.config, context), f"context of {context}")
+            for name, formula in formulas.items()
+        },
         "kv_cache_bytes_per_token": modelled(accounting.kv_cache_bytes_per_token(about.config), exact),
         "model_bytes/float32": modelled(4 * size, exact),
         "model_bytes/bfloat16": modelled(2 * size, exact),

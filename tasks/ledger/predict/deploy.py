@@ -76,11 +76,16 @@ def deploy_profile(about: Subject) -> Metrics:
             accounting.decode_flops_per_token(about.config, middle), f"exact, with {middle} tokens in the cache"
         ),
         "model_bytes/safetensors": modelled(model.bytes, "as compress keeps it"),
-        **{f"model_bytes/{kind}": modelled(value, "from the layers' shapes, and a header") for kind, value in sizes.items()},
+        **{f"model_bytes/{kind}": modelled(value, "layers' shapes and a header") for kind, value in sizes.items()},
         "delivery_bytes": modelled(sizes[params.serve], f"the {params.serve} GGUF"),
         **{
             f"decode_tokens_per_second/{engine}": modelled(1 / token_seconds(about, engine), per_engine)
             for engine in params.engines
+        },
+        **{
+            f"cpu_seconds_per_token/{engine}": modelled(token_seconds(about, engine) * about.machine.cores, "all cores")
+            for engine in params.engines
+            if about.machine.device == "cpu"
         },
     }
 

@@ -107,5 +107,5 @@ def _scores_backward(shape: Shape, chosen: list[Layer], first: tuple[int, int]) 
     if place > 0:
         return whole
     trained = {layer.name.rpartition(".")[2] for layer in chosen if _position(layer) == first}
-    towards = (trained >= {"v_proj"}, bool(trained & {"q_proj", "k_proj"}), trained >= {"q_proj"}, trained >= {"k_proj"})
-    return whole + sum(towards)
+    probabilities = bool(trained & {"q_proj", "k_proj"})
+    return whole + probabilities + len(trained & {"q_proj", "k_proj", "v_proj"})

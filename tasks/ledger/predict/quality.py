@@ -19,11 +19,13 @@ class Kept:
         bytes: of its weights.
         dtype: of its products.
         slowdown: of its forward pass, beside plain weights of that dtype.
+        layer_seconds: of calling a layer.
     """
 
     bytes: float
     dtype: str
     slowdown: float = 1.0
+    layer_seconds: float = constants.LAYER_SECONDS
 
 
 def scoring_flops(about: Subject, tokens: float) -> float:
@@ -51,7 +53,7 @@ def decode_seconds(about: Subject, model: Kept) -> float:
     """Seconds of one generated token under transformers: read the weights once, call every layer once."""
     efficiency = constants.DECODE_EFFICIENCY[model.dtype]
     read = model.bytes / (about.machine.bandwidth_bytes_per_second * efficiency)
-    return read * model.slowdown + about.shape.layers * constants.LAYER_SECONDS
+    return read * model.slowdown + about.shape.layers * model.layer_seconds
 
 
 def generation(about: Subject, model: Kept, prompt: float, tokens: float) -> Cost:

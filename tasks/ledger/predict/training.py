@@ -11,9 +11,7 @@ from tasks.ledger.predict.cost import Cost, compute, disk, forward_elements
 from tasks.ledger.predict.quality import Kept, samples, scoring, scoring_memory
 from tasks.ledger.predict.subject import Subject
 from tasks.models import accounting
-
-VALIDATION_SEQUENCES = 64
-"""Sequences of pretraining's validation loss."""
+from tasks.pretrain.run import VALIDATION_SEQUENCES
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Steps:
         trained: trainable parameters.
         dtype: of the matrix products.
         checkpoints: how often trained weights and optimizer state are written.
+        lengths: how many different lengths of batch there are.
     """
 
     count: int
@@ -39,6 +38,7 @@ class Steps:
     trained: int
     dtype: str
     checkpoints: int
+    lengths: int = 1
 
 
 def pretrain(about: Subject) -> Metrics:
@@ -65,7 +65,7 @@ def finetune(about: Subject) -> Metrics:
     """Training on chats, of an adapter or of every weight; one evaluation of the merged model."""
     params = about.params.finetune
     longest = constants.LONGEST_CHAT_BYTES + constants.LONGER_PER_DOUBLING * log2(params.batch_size)
-    length = max(1, int(min(params.context_length, longest / about.bytes_per_token)))
+    length = max(1, int(min(params.context_length, longest / about.chat_bytes_per_token)))
     full = params.method == "full"
     size = accounting.parameters(about.config)
     r, targets = params.lora.r, params.lora.target_modules
@@ -74,15 +74,14 @@ def finetune(about: Subject) -> Metrics:
         count=params.steps,
         tokens=params.batch_size * length,
         labelled=constants.LABELLED_SHARE,
-        flops=accounting.training_flops_per_token(about.config, length)
-        if full
-        else lora.training_flops_per_token(about.config, length, r, targets),
+        flops=_finetune_flops(about, length),
         elements=sum(
             constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in chosen
         ),
         trained=size if full else lora.trainable_parameters(about.config, r, targets),
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
+        lengths=min(params.steps, length // 4),
     )
     held = max(1, about.params.data.max_instructions // 20) * length * 2 if params.steps else 0
     metrics = _trained(about, "finetune", steps, held, base_bytes=4 if full else about.stored)
@@ -95,6 +94,16 @@ def finetune(about: Subject) -> Metrics:
         "adapter_bytes": modelled(adapter, note),
         "delivery_bytes": modelled(adapter, f"adapter alone: {note}"),
     }
+
+
+def _finetune_flops(about: Subject, length: int) -> float:
+    """FLOPs of one token, with logits only where there is a label."""
+    params = about.params.finetune
+    unlabelled = 2 * about.shape.vocab * about.shape.width * (1 - constants.LABELLED_SHARE)
+    if params.method == "full":
+        return accounting.training_flops_per_token(about.config, length) - 3 * unlabelled
+    r, targets = params.lora.r, params.lora.target_modules
+    return lora.training_flops_per_token(about.config, length, r, targets) - 2 * unlabelled
 
 
 def _kept(about: Subject) -> Metrics:
@@ -126,7 +135,7 @@ def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_by
         metrics |= {
             "trainable_parameters": modelled(steps.trained, "exact, from the config"),
             "optimizer_bytes": modelled(8 * steps.trained, "two float32 moments per trainable parameter"),
-            "training_seconds": modelled(training.wall, "products at the GEMM rate + intermediate elements at bandwidth"),
+            "training_seconds": modelled(training.wall, "products at the GEMM rate + elements at the bandwidth"),
             "tokens_per_second": modelled(steps.tokens * steps.count / training.wall, "tokens / training_seconds"),
         }
     return metrics
@@ -145,6 +154,8 @@ def _memory(about: Subject, steps: Steps) -> float:
     """Bytes above the weights: gradients, optimizer, and what a step keeps for its backward pass."""
     shape, width = about.shape, 2.5 if steps.dtype == "bfloat16" else 4.0
     inside = constants.SAVED_PER_WIDTH * shape.width + constants.SAVED_PER_INNER * shape.inner
-    saved = (shape.layers * inside + steps.elements / 2) * width + constants.SAVED_PER_VOCAB * 4 * shape.vocab * steps.labelled
+    logits = constants.SAVED_PER_VOCAB * 4 * shape.vocab * steps.labelled
+    saved = (shape.layers * inside + steps.elements / 2) * width + logits
     cast = 2 * accounting.parameters(about.config) if steps.dtype == "bfloat16" else 0
-    return steps.tokens * saved + 12 * steps.trained + cast
+    kernels = constants.SHAPE_BYTES * (steps.lengths - 1) if steps.dtype == "bfloat16" else 0
+    return steps.tokens * saved + 12 * steps.trained + cast + kernels
