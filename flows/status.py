@@ -85,13 +85,15 @@ def refuse_missing(found: Stale) -> None:
         UserError: the missing path, who reads it and the parameter that names it.
     """
     stages = _stages()
-    made = [path for entry in stages.values() for path in _outs(entry)]
+    made = [path for entry in stages.values() if "cmd" in entry for path in _outs(entry)]
     values = dict(flatten(read_yaml(PATH)))
     for stage in found:
         for path in _inputs(stages[stage], values):
             if not Path(path).exists() and not _overlap(made, [path]):
                 named = [name for name, value in values.items() if value == path]
+                tracked = [name for name, entry in stages.items() if "cmd" not in entry and path in _outs(entry)]
                 hint = f"`{named[0]}` in {PATH} names it" if named else "restore it from git"
+                hint = f"`dvc checkout {tracked[0]}` or `dvc pull {tracked[0]}` brings it back" if tracked else hint
                 raise UserError(f"{path}: not found, and {stage} reads it", hint)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -12,6 +13,8 @@ def main() -> int:
     if len(sys.argv) != 2 or sys.argv[1] not in STAGES:
         print(f"usage: python -m tasks {{{','.join(STAGES)}}}", file=sys.stderr)
         return 2
+    # idle threads that spin instead of sleeping make two busy processes several times slower each (see LOG.md)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from tasks import runner
 
     return runner.main(sys.argv[1])

@@ -287,10 +287,12 @@ def test_plan_and_budget(lifecycle: Path) -> None:
     assert "no budget is set" in plan.stdout
     toy.set_params(lifecycle, {"budget.flops": 1.0, "pretrain.learning_rate": 0.02})
     refused = toy.leanlm(lifecycle, "run")
-    assert refused.returncode == 3
+    assert refused.returncode == 3, refused.stderr
     assert "budget.flops" in refused.stderr
     assert refused.stdout == ""
     assert toy.leanlm(lifecycle, "plan").returncode == 3
+    toy.set_params(lifecycle, {})
+    toy.leanlm(lifecycle, "run")
     toy.set_params(lifecycle, {"budget.flops": 1.0})
     assert set(states(toy.leanlm(lifecycle, "run")).values()) == {"Cached"}
     toy.set_params(lifecycle, {})
@@ -329,7 +331,7 @@ def test_schedule(lifecycle: Path) -> None:
         now = ask(lifecycle, f"deployments/{deployment}/create_flow_run")["id"]
         state = {"id": {"any_": [now]}, "state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}
         done = awaited(lambda: ask(lifecycle, "flow_runs/filter", flow_runs=state))
-        assert done[0]["state"]["type"] == "COMPLETED"
+        assert done[0]["state"]["type"] == "COMPLETED", done[0]["state"]["message"]
     finally:
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)

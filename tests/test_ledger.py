@@ -251,7 +251,7 @@ def test_what_was_spent_is_written_at_most_once_a_second(tmp_path: Path) -> None
         first = path.read_text()
         meter.save(path)
         assert path.read_text() == first
-    assert os.listdir(tmp_path) == ["spent.json"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["spent.json"]
 
 
 def test_measuring_costs_less_than_a_hundredth(tmp_path: Path) -> None:
@@ -292,8 +292,8 @@ def test_the_watch_names_the_resource_that_ran_out(
         "data": priced({"wall_seconds": measured(30.0), "cpu_seconds": measured(30.0), "flops": measured(60.0)}, PRICES)
     }
     (name,) = limit
-    assert f"budget.{name}" in budget.Watch(Budget(**limit), before, running, PRICES)(100.0)  # type: ignore[arg-type]
-    assert budget.Watch(Budget(**within), before, running, PRICES)(100.0) == ""  # type: ignore[arg-type]
+    assert f"budget.{name}" in budget.Watch(Budget(**limit), before, running, PRICES)(100.0)
+    assert budget.Watch(Budget(**within), before, running, PRICES)(100.0) == ""
     assert budget.Watch(Budget(), before, running, PRICES)(1e30) == ""
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from tasks.core.schema import validate
 from tasks.ledger.machine import Machine
 from tasks.ledger.predict import STAGES, lora, plan
 from tasks.ledger.predict.subject import bytes_per_token
 from tasks.ledger.report import to_json
 from tasks.models import accounting
-from tasks.params import Params, override, validate
+from tasks.params import Params, override
 
 ROOT = Path(__file__).parents[1]
 MACHINE = Machine(
@@ -260,9 +261,11 @@ EVERY_PRESET = """
 import sys
 from pathlib import Path
 from tasks.core.files import read_yaml
+from tasks.core.schema import validate
 from tasks.ledger.machine import Machine
 from tasks.ledger.predict import plan
-from tasks.params import Params, flatten, override, validate
+from tasks.core.schema import validate
+from tasks.params import Params, flatten, override
 
 machine = Machine({"float32": 2e11, "bfloat16": 1e12}, 3e10, 3e10, 1e9, True, 2)
 for path in sorted(Path("presets").glob("*.yaml")):

@@ -151,8 +151,8 @@ def test_headline_names_what_was_made() -> None:
         "transformers and llama_cpp",
     ):
         assert part in text
-    assert "9% above xz −9e" in text
-    assert "5% below gzip −9" in text
+    assert "9% above xz\N{NO-BREAK SPACE}−9e" in text
+    assert "5% below gzip\N{NO-BREAK SPACE}−9" in text
 
 
 @pytest.mark.usefixtures("full")

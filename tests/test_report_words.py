@@ -16,6 +16,14 @@ def test_curves_are_thinned() -> None:
     assert (thin[0], thin[-1]) == (rows[0], rows[-1])
 
 
+def test_running_mean_is_centred_and_stays_in_range() -> None:
+    """A constant stays constant, a line stays a line inside, and the ends average what there is."""
+    line = [{"step": float(step), "loss": float(step)} for step in range(9)]
+    means = [row["loss"] for row in plots.smoothed(line, 3)]
+    assert means == pytest.approx([0.5, 1, 2, 3, 4, 5, 6, 7, 7.5])
+    assert [row["loss"] for row in plots.smoothed(line, 1)] == pytest.approx(range(9))
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "said"),
     [

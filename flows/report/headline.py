@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from flows.report.load import Lifecycle
-from flows.report.tables import Cell, shown, total_cell
+from flows.report.tables import SUMMED, Cell, shown, total_cell
 from flows.report.words import human, label, listed, title
 from tasks.core.measure import Value
 
-FLOORS = {"gzip −9": "gzip_bits_per_byte", "xz −9e": "xz_bits_per_byte"}
+FLOORS = {"gzip\N{NO-BREAK SPACE}−9": "gzip_bits_per_byte", "xz\N{NO-BREAK SPACE}−9e": "xz_bits_per_byte"}
 """Label -> metric of the stage `data`: general-purpose compressors on the same held-out bytes."""
 MODELS, DELIVERY = ("pretrain", "finetune", "compress"), "deploy_profile"
 ROW = ("bits_per_byte", "model_bytes", "decode_tokens_per_second", "wall_seconds", "energy_joules", "dollars")
@@ -136,6 +136,8 @@ def _cells(life: Lifecycle, stage: str, name: str) -> list[tuple[Cell, str]]:
     if name == "model_bytes":
         kept = name if stage in MODELS else f"{name}/{life.settings[f'{DELIVERY}.serve']}"
         found = {n: v for n, v in found.items() if n == kept}
+    elif name in SUMMED:
+        found = {n: v for n, v in found.items() if n == name}
     return [(shown(n, v) if v.value is not None else Cell("n/a", v.note), label(n)[1]) for n, v in found.items()]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
+from itertools import accumulate
 from typing import TYPE_CHECKING, get_args
 
 from flows.report.headline import Point
@@ -31,8 +31,10 @@ def decimated(rows: Sequence[Row], most: int = MOST) -> list[Row]:
 
 def smoothed(rows: Sequence[Row], window: int) -> list[Row]:
     """Losses averaged over `window` rows about each."""
-    losses, half = [row["loss"] for row in rows], window // 2
-    return [{"step": row["step"], "loss": fmean(losses[max(0, i - half) : i + half + 1])} for i, row in enumerate(rows)]
+    sums, half, count = [0.0, *accumulate(row["loss"] for row in rows)], window // 2, len(rows)
+    spans = ((max(0, i - half), min(count, i + half + 1)) for i in range(count))
+    means = ((sums[end] - sums[start]) / (end - start) for start, end in spans)
+    return [{"step": row["step"], "loss": mean} for row, mean in zip(rows, means, strict=True)]
 
 
 def window_of(rows: Sequence[Row]) -> int:
@@ -60,6 +62,7 @@ def loss(stage: str, rows: Sequence[Row]) -> str:
         axes.set_ylabel("nats per token")
         axes.xaxis.grid(visible=False)
         axes.margins(x=0.02)
+        axes.locator_params("x", integer=True)
 
     return draw(f"loss-{stage}", f"Loss of {title(stage)} by step, ending at {rows[-1]['loss']:.3f}", 230, paint)
 
@@ -77,9 +80,10 @@ def bits_per_byte(points: Sequence[Point], floors: dict[str, float]) -> str:
             axes.annotate(f"{value:.3f}", (index, value), (0, 8), textcoords="offset points", ha="center")
         for said, value in floors.items():
             axes.axhline(value, color=SERIES[1], linewidth=1.2, linestyle=(0, (4, 3)))
+            below = value < max(floors.values())
             axes.annotate(
-                f"{said}  {value:.3f}", (1, value), (0, 4), xycoords=("axes fraction", "data"),
-                textcoords="offset points", ha="right", color=SERIES[1], fontsize=10,
+                f"{said}  {value:.3f}", (1, value), (0, -4 if below else 4), xycoords=("axes fraction", "data"),
+                textcoords="offset points", ha="right", va="top" if below else "bottom", color=SERIES[1], fontsize=10,
             )  # fmt: skip
         names = [
             title(p.stage).replace(" ", "\n") + (f"\n{p.qualifier.replace('/', ' ')}" if p.qualifier else "")

@@ -31,6 +31,16 @@ class Comparison:
         return " ".join(label(self.name)).strip()
 
     @property
+    def label(self) -> str:
+        """The same without what it is of."""
+        return label(self.name)[0]
+
+    @property
+    def qualifier(self) -> str:
+        """What it is of, e.g. a file or an engine; mostly ""."""
+        return label(self.name)[1]
+
+    @property
     def resource(self) -> Resource:
         """The resource it belongs to."""
         return lookup(self.name).resource
@@ -78,7 +88,7 @@ def summary(found: list[Comparison]) -> str:
     close = sum(one.verdict == "close" for one in known)
     text = f"{close} of {len(known)} predictions within a factor of {CLOSE:g}; half within {middle:.2f}."
     if worst.factor > CLOSE:
-        text += f" Furthest off: {worst.words.lower()} of {title(worst.stage).lower()}, {worst.ratio_text}."
+        text += f" Furthest off: {worst.words} of {title(worst.stage).lower()}, {worst.ratio_text}."
     return text
 
 

@@ -42,7 +42,7 @@ def exact(value: float | int | None, unit: str) -> str:
 def brief(name: str, unit: str) -> str:
     """The part of a metric's unit that its name doesn't say yet: of "FLOP/token" in `..._flops_per_token`, "FLOP"."""
     if "_per_" not in name:
-        return unit
+        return "" if unit == "token" else unit
     return "" if unit in ("bit/B", "token/s") else unit.partition("/")[0]
 
 

@@ -170,4 +170,4 @@ def _kept(path: Path) -> Machine | None:
 if __name__ == "__main__":
     from tasks.ledger.rates import rates
 
-    print(json.dumps(asdict(rates())))
+    sys.stdout.write(json.dumps(asdict(rates())))

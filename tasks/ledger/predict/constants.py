@@ -48,7 +48,7 @@ QUANTIZED_SLOWDOWN = {"int8": 3.0, "nf4": 3.0}
 
 STARTUP_SECONDS = {
     "data": 1.5,
-    "design": 0.01,
+    "design": 0.05,
     "pretrain": 4.5,
     "finetune": 6.0,
     "compress": 5.5,

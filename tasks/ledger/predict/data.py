@@ -31,7 +31,7 @@ def data(about: Subject) -> Metrics:
     cost = Cost(serial=sum(seconds.values())) + encoding + shards
     note = " + ".join(f"{value:.2g} s {name}" for name, value in {**seconds, "tokens": encoding.wall}.items())
     batch = about.raw_bytes / about.documents * min(BATCH, about.documents) / about.bytes_per_token
-    memory = about.raw_bytes * constants.TEXT_COPIES + batch * constants.TOKENIZED_BYTES
+    memory = about.source_bytes * constants.TEXT_COPIES + batch * constants.TOKENIZED_BYTES
     return {
         **cost.metrics("data", about.machine, memory, note),
         "flops": modelled(0, "no matrix products"),

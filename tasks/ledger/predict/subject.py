@@ -26,6 +26,7 @@ class Subject:
     Attributes:
         params: everything a person may turn.
         machine: rates of the machine it will run on.
+        source_bytes: bytes of all text in the source.
         raw_bytes: bytes of the text that is used.
         documents: they are cut into.
         vocab: tokens of the vocabulary.
@@ -37,6 +38,7 @@ class Subject:
 
     params: Params
     machine: Machine
+    source_bytes: int
     raw_bytes: int
     documents: int
     vocab: int
@@ -68,13 +70,13 @@ class Subject:
         return min(self.params.evaluate.max_bytes, test) / self.bytes_per_token
 
     def precision(self, wanted: str) -> str:
-        """dtype of the matrix products for `precision: auto | fp32 | bf16`."""
+        """Type of the matrix products for `precision: auto | fp32 | bf16`."""
         bf16 = wanted == "bf16" or (wanted == "auto" and self.machine.native_bf16)
         return "bfloat16" if bf16 else "float32"
 
     @property
     def stored_dtype(self) -> str:
-        """dtype of the weights as they are kept between stages."""
+        """Type of the weights as they are kept between stages."""
         return "float32" if self.stored == 4 else "bfloat16"
 
 
@@ -96,12 +98,13 @@ def subject(params: Params, machine: Machine) -> Subject:
         raise UserError(f"design.{params.design.method}: {error}") from None
     except KeyError as error:
         raise UserError(f"{init}: its config has no {error}: only Llama-like models can be predicted") from None
-    text = source_text(Path(params.data.source)).first(params.data.max_documents)
+    source = source_text(Path(params.data.source))
+    text = source.first(params.data.max_documents)
     stored = 2 if existing is not None and str(_dtype(existing)) in ("bfloat16", "float16") else 4
     rate = chats = bytes_per_token(vocab)
     if tokenizer.method != "train":
         rate, chats = constants.PRETRAINED_BYTES_PER_TOKEN
-    return Subject(params, machine, text.bytes, text.documents, vocab, rate, chats, config, stored)
+    return Subject(params, machine, source.bytes, text.bytes, text.documents, vocab, rate, chats, config, stored)
 
 
 def _dtype(config: Config) -> str | None:
