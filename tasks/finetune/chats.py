@@ -11,6 +11,10 @@ from tasks.core.errors import UserError
 from tasks.training.loss import IGNORED
 
 
+STEP = 32
+"""Batches are padded to multiples of this many tokens."""
+
+
 @dataclass(frozen=True)
 class Example:
     """A chat: `ids` (T + 1) and for each of the T predictions its label, or -100 outside an answer."""
@@ -79,10 +83,11 @@ def _text(tokenizer: Any, messages: list[dict[str, str]], prompt: bool) -> str:
 
 
 def tensors(examples: list[Example], device: Any) -> tuple[Any, Any]:
-    """Inputs and labels (B, T) of a batch, padded on the right to its longest chat."""
+    """Inputs and labels (B, T) of a batch, padded on the right to its longest chat or a little more."""
     import torch
 
-    length = max(len(example.labels) for example in examples)
+    # a few lengths instead of hundreds: the CPU's matrix library keeps what it prepares for each
+    length = -(-max(len(example.labels) for example in examples) // STEP) * STEP
     inputs = torch.zeros(len(examples), length, dtype=torch.long)
     labels = torch.full((len(examples), length), IGNORED)
     for row, example in enumerate(examples):
