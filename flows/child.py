@@ -39,8 +39,9 @@ def run(command: list[str], log: Path, note: Path, environment: Mapping[str, str
                     process.wait(GRACE_SECONDS)
             raise
         finally:
-            stop(process.pid)
-            process.wait()
+            if process.poll() is None:
+                stop(process.pid)
+                process.wait()
             note.unlink(missing_ok=True)
 
 

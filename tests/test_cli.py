@@ -247,7 +247,7 @@ def test_interrupted(lifecycle: Path) -> None:
     assert process.returncode == 130
     assert "stopped; what was done so far is kept" in said
     assert "Traceback" not in said
-    assert not any(each.is_running() for each in children)
+    assert not any(child.is_alive(each.pid, each.create_time()) for each in children)
     assert computed(toy.leanlm(lifecycle, "run"))[0] == "compress"
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from tasks.core.errors import UserError
 from tasks.training.loss import IGNORED
 
-
 STEP = 32
 """Batches are padded to multiples of this many tokens."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, counted, measured
 from tasks.evaluate import Evaluate
-from tasks.evaluate.samples import write_samples
-from tasks.evaluate.text import read_texts, score
+from tasks.evaluate.judge import judge
 from tasks.finetune import Finetune, chats
 from tasks.models.device import autocast, resolve_precision
 from tasks.models.load import (
@@ -38,7 +36,8 @@ def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain
     else:
         copy_model(pretrain, out)
         metrics = {"trainable_parameters": counted(0), "parameters": counted(count_parameters(load_model(out)))}
-    return metrics | _judge(out, evaluate, data, job)
+    metrics |= judge(out, data, evaluate, job)
+    return {"delivery_bytes": counted(weight_bytes(out), "weights")} | metrics
 
 
 def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: Any, out: Path, job: Job) -> Metrics:
@@ -111,22 +110,5 @@ def _save(model: Any, dtype: Any, tokenizer: Any, out: Path) -> Metrics:
             config.target_modules = sorted(config.target_modules)
     model.save_pretrained(out / "adapter")
     save_model(model.merge_and_unload().to(dtype), tokenizer, out)
-    return {"adapter_bytes": counted(weight_bytes(out / "adapter"))}
-
-
-def _judge(out: Path, evaluate: Evaluate, data: Path, job: Job) -> Metrics:
-    """Score what was saved, as it was saved."""
-    model, tokenizer = load_model(out), load_tokenizer(out)
-    started = time.perf_counter()
-    result = score(model, tokenizer, read_texts(data), evaluate, job)
-    seconds = time.perf_counter() - started
-    write_samples(model, tokenizer, data, out, evaluate)
-    adapter = out / "adapter"
-    crossing = weight_bytes(adapter) if adapter.exists() else weight_bytes(out)
-    return {
-        "bits_per_byte": measured(result.bits_per_byte, f"{result.bytes} held-out bytes"),
-        "perplexity": measured(result.perplexity),
-        "evaluation_seconds": measured(seconds),
-        "model_bytes": counted(weight_bytes(out)),
-        "delivery_bytes": counted(crossing, "adapter alone" if adapter.exists() else "weights"),
-    }
+    size = weight_bytes(out / "adapter")
+    return {"adapter_bytes": counted(size), "delivery_bytes": counted(size, "adapter alone")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, counted, measured
 from tasks.evaluate import Evaluate
-from tasks.evaluate.samples import write_samples
-from tasks.evaluate.text import read_texts, score
+from tasks.evaluate.judge import judge
 from tasks.models.accounting import Shape
 from tasks.models.device import resolve_precision
 from tasks.models.load import (
@@ -56,8 +54,9 @@ def run(
         copy_model(init, out)
     else:
         save_model(model, tokenizer, out)
-    del model
-    return metrics | _judge(out, evaluate, data, job)
+    del model  # its memory is the next one's
+    metrics |= judge(out, data, evaluate, job)
+    return metrics | {"delivery_bytes": counted(weight_bytes(out), "weights")}
 
 
 def _start(params: Pretrain, seed: int, design: Path, init: Path) -> tuple[Any, Any]:
@@ -102,20 +101,3 @@ def _train(model: Any, params: Pretrain, seed: int, data: Path, job: Job) -> Met
     )
     loop = Loop(model, lambda step: train.batch(step, params.batch_size, seed), settings, job, validate)
     return loop.run() | {"validation_loss": measured(validate(), f"{len(held)} sequences")}
-
-
-def _judge(out: Path, evaluate: Evaluate, data: Path, job: Job) -> Metrics:
-    """Score what was saved, as it was saved."""
-    model, tokenizer = load_model(out), load_tokenizer(out)
-    started = time.perf_counter()
-    result = score(model, tokenizer, read_texts(data), evaluate, job)
-    seconds = time.perf_counter() - started
-    write_samples(model, tokenizer, data, out, evaluate)
-    job.say(f"{result.bits_per_byte:.3f} bits per byte")
-    return {
-        "bits_per_byte": measured(result.bits_per_byte, f"{result.bytes} held-out bytes"),
-        "perplexity": measured(result.perplexity),
-        "evaluation_seconds": measured(seconds),
-        "model_bytes": counted(weight_bytes(out)),
-        "delivery_bytes": counted(weight_bytes(out), "weights"),
-    }
