@@ -52,10 +52,17 @@ def run(preset: str | None, assignments: tuple[str, ...]) -> None:
 
     for sentence in edit.apply(preset, assignments):
         click.echo(sentence)
-    use_prefect(servers.start("prefect").url)
+    server = servers.start("prefect")
+    use_prefect(server.url)
+    from httpx import TransportError
+
     from flows.lifecycle import lifecycle
 
-    lifecycle()
+    try:
+        lifecycle()
+    except TransportError:
+        hint = f"run again: finished stages and checkpoints are kept (its log: {server.log})"
+        raise UserError(f"{server.url}: Prefect's server went away", hint) from None
 
 
 @main.command()
@@ -119,8 +126,9 @@ def track() -> None:
 def ui(port: int | None) -> None:
     """Start the web pages of MLflow and Prefect, on this machine only, and print where they are."""
     _enter_project()
-    from flows import servers
+    from flows import servers, track
 
+    track.prepare()
     for name, at in (("mlflow", port), ("prefect", None)):
         click.echo(f"{name:<8} {servers.start(name, at).url}")
     click.echo("`leanlm down` stops them")

@@ -38,14 +38,13 @@ def line(stage: str, state: str, seconds: float, metrics: Metrics) -> str:
 
 def publish(changed: bool) -> None:
     """Publish to MLflow what it doesn't have yet, and write the HTML report if something is newer than it."""
+    from flows import report as pages
     from flows import track
 
     new = track.publish()
-    page = FOLDER / "report.html"
+    page = pages.PATH
     if changed or new or not _is_newest(page):
-        from flows.report import write
-
-        page = write()
+        page = pages.write()
     click.echo(f"report: {page}    ledger: reports/    `leanlm ui` shows MLflow and Prefect")
 
 

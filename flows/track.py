@@ -135,6 +135,13 @@ def locked() -> AbstractContextManager[Any]:
     return FileLock(FOLDER / ".lock", timeout=300)
 
 
+def prepare() -> None:
+    """See to it that the database is there before a server opens it: two makers at once would break it."""
+    if not _database().exists():
+        with locked():
+            make_tables()
+
+
 def make_tables() -> None:
     """Make MLflow's tables where they are missing (a client looks only once in its process's life). Hold the lock."""
     os.environ.update(_ENVIRONMENT)
@@ -156,7 +163,10 @@ def _runs() -> Runs:
     client = MlflowClient(tracking_uri(), tracking_uri())
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
-        return Runs(client, entities, client.create_experiment(EXPERIMENT, artifact_location=_artifacts()), _say)
+        # without it MLflow's page opens on traces of language-model calls, and not on runs
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        created = client.create_experiment(EXPERIMENT, artifact_location=_artifacts(), tags=tags)
+        return Runs(client, entities, created, _say)
     if experiment.lifecycle_stage != "active":
         client.restore_experiment(experiment.experiment_id)
     return Runs(client, entities, experiment.experiment_id, _say)

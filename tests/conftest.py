@@ -74,9 +74,7 @@ class Workspace:
         text = params.render(validate(params.Params, self.params))
         (self.root / "params.yaml").write_text(text, encoding="utf-8")
 
-    def run(
-        self, *command: str, check: bool = True, **env: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the workspace; `check` shows what it printed if it failed."""
         done = subprocess.run(
             command,
@@ -131,3 +129,21 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert started.returncode == 0, started.stderr
     yield folder / "work" / "servers.json"
     toy.leanlm(folder, "down")
+
+
+@pytest.fixture(scope="session")
+def ran_once(tmp_path_factory: pytest.TempPathFactory, prefect_server: Path) -> Path:
+    """A toy project after its first `leanlm run`."""
+    from tests import flow, toy
+
+    return flow.prepared(toy.make(tmp_path_factory.mktemp("lifecycle") / "toy"), prefect_server)
+
+
+@pytest.fixture
+def lifecycle(ran_once: Path) -> Iterator[Path]:
+    """The same; afterwards its parameters are the defaults again and everything is up to date."""
+    from tests import toy
+
+    yield ran_once
+    toy.set_params(ran_once, {})
+    toy.reproduce(ran_once)

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from tasks.compress import Compress
 from tasks.compress.run import run
-from tasks.models.load import drop_notice_of_missing_kernel
 from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.schema import validate
 from tasks.evaluate import Evaluate
+from tasks.models.load import drop_notice_of_missing_kernel
 from tests import tiny_llama
 
 

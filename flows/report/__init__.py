@@ -14,6 +14,9 @@ from tasks.core.errors import UserError
 from tasks.ledger import report
 from tasks.params import STAGES
 
+PATH = report.FOLDER / "report.html"
+"""Where the page goes unless told otherwise."""
+
 TRAINED = ("pretrain", "finetune")
 _CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "�")
 
@@ -26,7 +29,7 @@ def write(path: Path | None = None) -> Path:
     Raises:
         UserError: no stage has a report yet, one is damaged, or `path` can't be written.
     """
-    target = path or report.FOLDER / "report.html"
+    target = path or PATH
     page = render(load.read())
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

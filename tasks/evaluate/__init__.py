@@ -10,7 +10,7 @@ from tasks.core.schema import Section
 class Evaluate(Section):
     """How quality is measured, the same for every stage so that stages can be compared."""
 
-    max_bytes: PositiveInt = 262_144
+    max_bytes: PositiveInt = 131_072
     """Bytes of held-out text that are scored."""
     context_length: PositiveInt = 256
     """Tokens of context a scored token may see at most."""

@@ -15,7 +15,7 @@ class Pretrain(Section):
 
     init: str = "data/none"
     """An existing model to start from: its folder, or a `.yaml` that says where to get it; `data/none`: none."""
-    steps: NonNegativeInt = 600
+    steps: NonNegativeInt = 350
     """Optimizer steps; 0 passes the model through unchanged."""
     batch_size: PositiveInt = 16
     """Sequences per step."""

@@ -53,8 +53,8 @@ def _environment() -> dict[str, str]:
     root = str(Path(tasks.__file__).parents[1])
     offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
-    # the runner's stages let idle threads sleep; an engine is measured as its users run it
-    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    # the stages let idle threads sleep early; an engine is measured as its users run it
+    inherited = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     return {**inherited, **offline, "PYTHONPATH": path}
 
 
