@@ -10,7 +10,7 @@ from typing import Any
 from tasks.core.errors import UserError
 from tasks.training.loss import IGNORED
 
-STEP = 32
+PADDED_TO = 32
 """Batches are padded to multiples of this many tokens."""
 
 
@@ -86,7 +86,7 @@ def tensors(examples: list[Example], device: Any) -> tuple[Any, Any]:
     import torch
 
     # a few lengths instead of hundreds: the CPU's matrix library keeps what it prepares for each
-    length = -(-max(len(example.labels) for example in examples) // STEP) * STEP
+    length = -(-max(len(example.labels) for example in examples) // PADDED_TO) * PADDED_TO
     inputs = torch.zeros(len(examples), length, dtype=torch.long)
     labels = torch.full((len(examples), length), IGNORED)
     for row, example in enumerate(examples):

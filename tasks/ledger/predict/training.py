@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import log2
 
 from tasks.core.measure import Metrics, modelled
+from tasks.finetune.chats import PADDED_TO
 from tasks.ledger.predict import constants, lora
 from tasks.ledger.predict.cost import Cost, compute, disk, forward_elements
 from tasks.ledger.predict.quality import Kept, samples, scoring, scoring_memory
@@ -66,6 +67,7 @@ def finetune(about: Subject) -> Metrics:
     params = about.params.finetune
     longest = constants.LONGEST_CHAT_BYTES + constants.LONGER_PER_DOUBLING * log2(params.batch_size)
     length = max(1, int(min(params.context_length, longest / about.chat_bytes_per_token)))
+    length = -(-length // PADDED_TO) * PADDED_TO
     full = params.method == "full"
     size = accounting.parameters(about.config)
     r, targets = params.lora.r, params.lora.target_modules
@@ -81,7 +83,7 @@ def finetune(about: Subject) -> Metrics:
         trained=size if full else lora.trainable_parameters(about.config, r, targets),
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
-        lengths=min(params.steps, length // 4),
+        lengths=min(params.steps, length // PADDED_TO),
     )
     held = max(1, about.params.data.max_instructions // 20) * length * 2 if params.steps else 0
     metrics = _trained(about, "finetune", steps, held, base_bytes=4 if full else about.stored)
