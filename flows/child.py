@@ -30,8 +30,8 @@ def run(command: list[str], log: Path, note: Path, environment: Mapping[str, str
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=stderr, env={**os.environ, **environment}
         )
-        note.write_text(json.dumps([process.pid, psutil.Process(process.pid).create_time()]), encoding="utf-8")
         try:
+            note.write_text(json.dumps([process.pid, psutil.Process(process.pid).create_time()]), encoding="utf-8")
             return process.wait()
         except KeyboardInterrupt:
             if sys.stdin.isatty():  # the terminal has told the child as well: let it put its things away

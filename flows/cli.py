@@ -20,6 +20,11 @@ class Door(click.Group):
         except UserError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.code)
+        except BrokenPipeError:
+            raise  # click's own affair
+        except OSError as error:
+            click.echo(f"error: {error.filename or 'the system'}: {error.strerror or error}", err=True)
+            ctx.exit(UserError.code)
         except KeyboardInterrupt:
             click.echo("stopped; what was done so far is kept", err=True)
             ctx.exit(130)
@@ -47,11 +52,13 @@ def _enter_project() -> None:
 def run(preset: str | None, assignments: tuple[str, ...]) -> None:
     """Bring every stage up to date; only what must run runs."""
     _enter_project()
-    from flows import edit, servers
+    from flows import edit, repro, servers
     from flows.environment import use_prefect
 
-    for sentence in edit.apply(preset, assignments):
-        click.echo(sentence)
+    if preset or assignments:
+        with repro.alone():  # the stages of a run that is going on read params.yaml too
+            said = edit.apply(preset, assignments)
+        click.echo("\n".join(said))
     server = servers.start("prefect")
     use_prefect(server.url)
     from httpx import TransportError

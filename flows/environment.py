@@ -20,6 +20,7 @@ def enter_project() -> None:
     """
     if not Path("dvc.yaml").is_file():
         raise UserError(f"{Path.cwd()}: not a project folder (no dvc.yaml)", "change to the project's folder first")
+    direct = _first("127.0.0.1", os.environ.get("no_proxy") or os.environ.get("NO_PROXY", ""), ",")
     home = (WORK / "prefect").resolve()
     os.environ.update(
         DO_NOT_TRACK="true",
@@ -34,7 +35,8 @@ def enter_project() -> None:
         PREFECT_SERVER_DATABASE_CONNECTION_URL=f"sqlite+aiosqlite:///{home / 'prefect.db'}",
         PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="false",
         PATH=_first(str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), os.pathsep),
-        NO_PROXY=_first("127.0.0.1", os.environ.get("NO_PROXY", ""), ","),
+        NO_PROXY=direct,
+        no_proxy=direct,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.status import Stale
+from flows.status import Reason, Stale
 from tasks.core.measure import Metrics, Value
 from tasks.params import STAGES, Params, load
 
@@ -35,12 +35,17 @@ def refuse(stale: Stale) -> None:
     from tasks.ledger import budget, report
 
     params = load()
-    must = [stage for stage in stale if any(r.kind not in ("output", "upstream") for r in stale[stage])]
+    must = [stage for stage in stale if any(_computes(reason) for reason in stale[stage])]
     if not must or not budget.limits(params.budget):
         return
     finished = {stage: report.read(stage, params.prices) for stage in STAGES if stage not in stale}
     spent = {stage: found["metrics"] for stage, found in finished.items() if found is not None}
     budget.refuse({s: m for s, m in plan(params).items() if s in stale}, params.budget, spent)
+
+
+def _computes(reason: Reason) -> bool:
+    """Whether it takes a computation: an output that is only missing here comes out of the cache, if that has it."""
+    return reason.kind not in ("output", "upstream") or reason.change == "not in cache"
 
 
 def table(planned: dict[str, Metrics]) -> str:

@@ -75,11 +75,12 @@ def lifecycle() -> tuple[list[Stage], list[str]]:
         written |= dict.fromkeys(outs) if stale else outs
         if not report.path(name).exists():
             continue
-        if reason := stale or _uncommitted(name, outs):
+        out = next((path for path in outs if not Path(path).is_relative_to(report.FOLDER)), "")
+        absent = "" if Path(out).exists() else f"{out} is not on this machine"
+        if reason := stale or absent or _uncommitted(name, outs):
             remarks.append(f"{name}: not published: {reason} (`dvc repro {name}` settles it)")
             continue
         params |= own
-        out = next((path for path in outs if not Path(path).is_relative_to(report.FOLDER)), "")
         stages.append(Stage(name, _hash(entry), entry["cmd"], own, Path(out), outs.get(out, "")))
     return stages, remarks
 

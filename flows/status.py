@@ -87,7 +87,7 @@ def refuse_missing(found: Stale) -> None:
     stages = _stages()
     made = [path for entry in stages.values() if "cmd" in entry for path in _outs(entry)]
     values = dict(flatten(read_yaml(PATH)))
-    for stage in found:
+    for stage in (name for name in found if name in stages):
         for path in _inputs(stages[stage], values):
             if not Path(path).exists() and not _overlap(made, [path]):
                 named = [name for name, value in values.items() if value == path]
@@ -106,7 +106,8 @@ def _ask_dvc() -> dict[str, list[Any]]:
     command = [sys.executable, "-m", "dvc", "status", "--json", "--with-deps", *STAGES]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
-        raise UserError(f"DVC cannot read this project: {answer.stderr.strip()}")
+        hint = "clone it with git, or run `git init` here" if "not a git repository" in answer.stderr else ""
+        raise UserError(f"DVC cannot read this project: {answer.stderr.strip()}", hint)
     verdict: dict[str, list[Any]] = json.loads(answer.stdout)
     return verdict
 
@@ -147,7 +148,7 @@ def _parameters(change: dict[str, str] | str, locked: Mapping[str, Any]) -> list
 def _stages() -> dict[str, dict[str, Any]]:
     """Every stage, and every input that `dvc add` tracks, by DVC's address; `wdir` is relative to the project."""
     result = {}
-    for file in [*Path().glob("*.dvc"), *Path().glob("*/*.dvc")]:
+    for file in [*Path().glob("*.dvc"), *Path("data").rglob("*.dvc")]:
         if file.is_file():
             outs = [out["path"] for out in read_yaml(file).get("outs", [])]
             result[file.as_posix()] = {"outs": outs, "wdir": os.path.normpath(file.parent)}

@@ -79,6 +79,8 @@ def override(values: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str
         block = result
         for parent in parents:
             block = block.setdefault(parent, {})
+            if not isinstance(block, dict):
+                raise UserError(f"{name}: {parent} is a section, and was given the value {block!r}")
         block[last] = value
     return result
 
@@ -118,7 +120,7 @@ def _render_field(name: str, description: str | None, value: Any, depth: int) ->
     if not isinstance(value, Section):
         plain = value if not isinstance(value, tuple) else list(value)
         comment = f"  # {description}" if description else ""
-        return [f"{indent}{name}: {json.dumps(plain)}{comment}"]
+        return [f"{indent}{name}: {json.dumps(plain, ensure_ascii=False)}{comment}"]
     words = (description or type(value).__doc__ or "").strip().splitlines()
     empty = not type(value).model_fields
     lines = [f"{indent}{name}:{' {}' if empty else ''}  # {words[0] if words else ''}".rstrip(" #")]

@@ -34,7 +34,13 @@ COPIED = (
 SOURCES = ("json", "email", "html", "http", "logging", "wsgiref", "urllib", "xml/dom")
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ |= {"DVC_NO_ANALYTICS": "1", "HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+os.environ |= {
+    "DVC_NO_ANALYTICS": "1",
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 
 
 class Workspace:

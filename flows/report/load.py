@@ -115,6 +115,8 @@ def read() -> Lifecycle:
 def cleared(value: Any) -> Any:
     """`value` with absolute paths in its strings cut down to their last name, so that the page can be passed on."""
     if isinstance(value, str):
+        if re.fullmatch(r"(?:file://)?/[^\n]*", value):  # a setting that is a path, with whatever blanks
+            return f"…/{Path(value).name}"
         return _ABSOLUTE.sub(lambda match: f"…/{match.group(1) or match.group(2) or ''}", value)
     if isinstance(value, Mapping):
         return {key: cleared(item) for key, item in value.items() if str(key).lower() not in _PRIVATE}
