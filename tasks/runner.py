@@ -149,10 +149,14 @@ def _publish(declaration: Declaration, job: Job, out: Path, metrics: Metrics, pr
         declaration.history.parent.mkdir(parents=True, exist_ok=True)
         if not job.history.exists():
             job.history.write_text("step,loss\n", encoding="utf-8")
-        os.replace(job.history, declaration.history)
+        # a copy: killed before the output is in place, the next attempt still has its history
+        copied = declaration.history.with_suffix(".tmp")
+        shutil.copyfile(job.history, copied)
+        os.replace(copied, declaration.history)
     declaration.out.parent.mkdir(parents=True, exist_ok=True)
     old = job.work / "old"
     if declaration.out.exists():
+        shutil.rmtree(old, ignore_errors=True)
         os.replace(declaration.out, old)
     os.replace(out, declaration.out)
     report.write(declaration.stage, document)

@@ -112,7 +112,7 @@ def test_every_field_is_declared(stage: str) -> None:
     declared = set(dict(params.flatten(_pick(VALUES, [_fill(p, VALUES) for p in DVC[stage]["params"]]))))
     for name, _ in params.flatten({stage: VALUES[stage]}):
         spare = any(
-            name.startswith(f"{prefix}.{method}.") and method != chosen[prefix]
+            f"{name}.".startswith(f"{prefix}.{method}.") and method != chosen[prefix]
             for prefix, choice in CHOICES
             for method in choice.techniques()
         )

@@ -151,3 +151,24 @@ def test_docstrings_become_chats() -> None:
     assert "return 3.14 * r * r" in question["content"]
     assert "Area of" not in question["content"]
     assert not list(docstring_chats("def broken(:"))
+
+
+def test_records_as_the_web_has_them(tmp_path: Path) -> None:
+    """Odd line separators, a byte-order mark, half an emoji, empty texts and one path for all: every record is its own."""
+    rows = [{"text": "one\u2028two"}, {"text": "half \ud83d"}, {"text": " "}, {"text": "three"}]
+    content = "\n".join(json.dumps(row, ensure_ascii=i == 1) for i, row in enumerate(rows))
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + content.encode())
+    found = {d.text for d in read(tmp_path / "a.jsonl", "text").documents}
+    assert found == {"one\u2028two", "half ?", "three"}
+
+
+def test_one_path_for_many_rows(tmp_path: Path) -> None:
+    """Rows that share a path are still split apart, and the manifest can name each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [f"text {i}" for i in range(100)]
+    pq.write_table(pa.table({"text": texts, "path": ["same"] * 100}), tmp_path / "a.parquet")
+    documents = read(tmp_path / "a.parquet", "text").documents
+    assert len({d.path for d in documents}) == 100
+    assert all(len(part) > 3 for part in split(documents, 0.2, 0.2).values())

@@ -125,3 +125,11 @@ def test_nothing_to_train_on_is_refused(base: Path, tmp_path: Path) -> None:
     """Every chat too long: refused with the numbers, before anything is trained."""
     with pytest.raises(UserError, match="3 longer than"):
         finetuned(base, tmp_path / "out", context_length=8)
+
+
+def test_a_template_that_rewrites_is_refused() -> None:
+    """A template that changes what was said before can't be learned from: refused, not mislabelled."""
+    made = tokenizer()
+    made.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(UserError, match="rewrites earlier turns"):
+        chats.encode(CHAT, made)

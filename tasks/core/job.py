@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -60,10 +61,12 @@ class Job:
             reader = csv.DictReader(file)
             rows = [row for row in reader if row.get("step") and int(row["step"]) < step]
             columns = list(reader.fieldnames or [])
-        with self.history.open("w", newline="", encoding="utf-8") as file:
+        unfinished = self.history.with_suffix(".tmp")
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=columns)
             writer.writeheader()
             writer.writerows(rows)
+        os.replace(unfinished, self.history)
 
     def say(self, message: str) -> None:
         """One line to the person watching."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,9 @@ def read(source: Path, text_field: str, max_documents: int | None = None) -> Cor
         UserError: nothing there, nothing readable, a record without the field, or fewer than three documents.
     """
     paths = _files(source)
-    corpus, seen = Corpus(), set()
+    corpus, seen, times = Corpus(), set(), dict[str, int]()
     for path in paths:
-        name = path.relative_to(source).as_posix() if source.is_dir() else path.name
+        name = _whole(path.relative_to(source).as_posix() if source.is_dir() else path.name)
         content = path.read_bytes()
         corpus.files.append({"path": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
         try:
@@ -58,6 +58,11 @@ def read(source: Path, text_field: str, max_documents: int | None = None) -> Cor
             corpus.unreadable.append(f"{name}: {error}")
             continue
         for document in found:
+            if not document.text.strip():
+                continue
+            times[document.path] = count = times.get(document.path, 0) + 1
+            if count > 1:  # one path for many records: told apart, or all of them would land in one split
+                document = replace(document, path=f"{count}#{document.path}")
             if document.sha256 in seen:
                 corpus.duplicates += 1
             else:
@@ -107,7 +112,7 @@ def _decode(content: bytes) -> str:
     if b"\0" in content[:65536]:
         raise ValueError("binary, not text")
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start}): convert it first") from None
 
@@ -126,7 +131,7 @@ def _pieces(text: str, name: str) -> Iterator[Document]:
 
 
 def _jsonl(text: str, name: str, text_field: str) -> Iterator[Document]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -164,13 +169,19 @@ def _record(record: dict[str, Any], path: str, where: str, text_field: str) -> D
     messages, text = record.get("messages"), record.get(text_field)
     if messages is not None:
         _check_messages(messages, where)
-        return Document(path, "\n\n".join(m["content"] for m in messages), messages)
+        chat = [{"role": m["role"], "content": _whole(m["content"])} for m in messages]
+        return Document(path, "\n\n".join(m["content"] for m in chat), chat)
     if not isinstance(text, str):
         raise UserError(
             f"{where}: no text in field '{text_field}' (data.text_field) and no 'messages'",
             f"its fields: {', '.join(record) or 'none'}",
         )
-    return Document(path, text)
+    return Document(path, _whole(text))
+
+
+def _whole(text: str) -> str:
+    """Half a character (a lone surrogate of JSON's escapes) can't be written as UTF-8: it becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _check_messages(messages: Any, where: str) -> None:

@@ -41,7 +41,10 @@ def docstring_chats(source: str) -> Iterator[Chat]:
             if len(answer) not in ANSWER:
                 continue
             node.body = node.body[1:]
-            code = ast.unparse(node)
+            try:
+                code = ast.unparse(node)
+            except (ValueError, RecursionError):
+                continue
             if len(code) <= MAX_CODE:
                 yield [
                     {"role": "user", "content": QUESTION.format(code=code)},

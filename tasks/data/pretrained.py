@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.core.errors import UserError
 from tasks.core.schema import Technique
+from tasks.models.load import load_tokenizer
 
 
 class Pretrained(Technique):
@@ -19,11 +20,9 @@ class Pretrained(Technique):
         Raises:
             UserError: `init` holds no tokenizer.
         """
-        from transformers import AutoTokenizer
-
         if not (init / "tokenizer.json").exists():
             raise UserError(
                 f"data.tokenizer.method 'pretrained' takes the tokenizer of pretrain.init, and {init} has no tokenizer.json",
                 "set pretrain.init to a model's folder, or data.tokenizer.method to train",
             )
-        return AutoTokenizer.from_pretrained(init, local_files_only=True)
+        return load_tokenizer(init)

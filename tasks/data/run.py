@@ -36,6 +36,10 @@ def run(params: Data, *, source: Path, init: Path, evaluate: Evaluate, out: Path
     kind = shards.dtype_of(len(tokenizer))
     _json(out / "shards.json", {"dtype": kind, "vocab_size": len(tokenizer), "splits": sizes})
     heldout = _heldout(parts["test"], evaluate.max_bytes)
+    if not heldout:
+        raise UserError(
+            "the held-out text is empty", "raise evaluate.max_bytes or data.test_fraction, or add documents"
+        )
     _jsonl(out / "heldout.jsonl", ({"text": text} for text in heldout))
     chats = _write_chats(params, parts, out / "instructions")
     _json(out / "manifest.json", _manifest(corpus, parts))

@@ -17,9 +17,13 @@ class Existing(Technique):
 
         Raises:
             UserError: `init` holds no model.
-            ValueError: its vocabulary is smaller than the tokenizer's.
+            ValueError: it isn't a Llama, or its vocabulary is smaller than the tokenizer's.
         """
         config = read_config(init)
+        if config.get("architectures") != ["LlamaForCausalLM"]:
+            raise ValueError(
+                f"{init} is {config.get('architectures')}; only LlamaForCausalLM can be counted and exported"
+            )
         if config["vocab_size"] < vocab_size:
             raise ValueError(
                 f"{init} has a vocabulary of {config['vocab_size']}, the tokenizer {vocab_size}: "

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from tasks.evaluate import Evaluate
 from tasks.evaluate.text import read_texts
+from tasks.models.chat import chat_text
 
 TEXT_PROMPTS = 2
 CHAT_PROMPTS = 2
@@ -20,13 +25,25 @@ def prompts(tokenizer: Any, data: Path) -> list[tuple[str, list[int]]]:
     for text in read_texts(data)[:TEXT_PROMPTS]:
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:PROMPT_TOKENS]
         found.append((tokenizer.decode(ids), ids))
-    path = data / "instructions" / "test.jsonl"
-    chats = path.read_text(encoding="utf-8").splitlines()[:CHAT_PROMPTS]
-    for line in chats:
-        question = [m for m in json.loads(line)["messages"] if m["role"] != "assistant"]
-        text = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-        found.append((question[-1]["content"], tokenizer(text, add_special_tokens=False)["input_ids"]))
+    if tokenizer.chat_template:
+        found += _questions(tokenizer, data / "instructions" / "test.jsonl")
     return [(shown, ids) for shown, ids in found if ids]
+
+
+def _questions(tokenizer: Any, path: Path) -> list[tuple[str, list[int]]]:
+    """What was asked before the first answer, as the model is asked; a chat the template refuses is passed over."""
+    found: list[tuple[str, list[int]]] = []
+    with path.open(encoding="utf-8") as file:
+        chats = [json.loads(line)["messages"] for line in file]
+    for chat in chats:
+        question = list(takewhile(lambda message: message["role"] != "assistant", chat))
+        if len(found) == CHAT_PROMPTS:
+            break
+        with suppress(TemplateError):
+            if question:
+                text = chat_text(tokenizer, question, add_generation_prompt=True)
+                found.append((question[-1]["content"], tokenizer(text, add_special_tokens=False)["input_ids"]))
+    return found
 
 
 def write_samples(model: Any, tokenizer: Any, data: Path, out: Path, params: Evaluate) -> None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from tasks.core.errors import UserError
+from tasks.models.chat import chat_text
 from tasks.training.loss import IGNORED
 
 PADDED_TO = 32
@@ -29,6 +32,7 @@ class Chats:
     examples: list[Example] = field(default_factory=list)
     too_long: int = 0
     without_answer: int = 0
+    refused: int = 0
 
 
 def read(path: Path, tokenizer: Any, context_length: int) -> Chats:
@@ -43,8 +47,14 @@ def read(path: Path, tokenizer: Any, context_length: int) -> Chats:
             "use data.tokenizer.method train (it brings ChatML), or a tokenizer with a chat template",
         )
     chats = Chats()
-    for line in path.read_text(encoding="utf-8").splitlines():
-        example = encode(json.loads(line)["messages"], tokenizer)
+    with path.open(encoding="utf-8") as file:
+        rows = [json.loads(line)["messages"] for line in file]
+    for messages in rows:
+        try:
+            example = encode(messages, tokenizer)
+        except TemplateError:
+            chats.refused += 1
+            continue
         if all(label == IGNORED for label in example.labels):
             chats.without_answer += 1
         elif len(example.labels) > context_length:
@@ -65,8 +75,13 @@ def encode(messages: list[dict[str, str]], tokenizer: Any) -> Example:
     for index, message in enumerate(messages):
         answer = message["role"] == "assistant"
         turns = [messages[:index], messages[: index + 1]]
-        before = _text(tokenizer, turns[0], True) if answer and index else done
-        after = _text(tokenizer, turns[1], False)
+        before = chat_text(tokenizer, turns[0], True) if answer and index else done
+        after = chat_text(tokenizer, turns[1], False)
+        if not (before.startswith(done) and after.startswith(before)):
+            raise UserError(
+                "finetune: this chat template rewrites earlier turns, so answers can't be told from questions",
+                "use a tokenizer whose chat template only adds to what was said",
+            )
         asked, said = before[len(done) :], after[len(before) :]
         for text, learned in ((asked, False), (said, answer and bool(message["content"].strip()))):
             tokens = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
@@ -75,10 +90,6 @@ def encode(messages: list[dict[str, str]], tokenizer: Any) -> Example:
         done = after
     labels = [token if learned else IGNORED for token, learned in zip(ids[1:], answers[1:], strict=True)]
     return Example(ids, labels)
-
-
-def _text(tokenizer: Any, messages: list[dict[str, str]], prompt: bool) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
 
 
 def tensors(examples: list[Example], device: Any) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from tasks.evaluate.judge import judge
 from tasks.finetune import Finetune, chats
 from tasks.models.device import autocast, resolve_precision
 from tasks.models.load import (
+    check_context,
     copy_model,
     count_parameters,
     load_model,
@@ -45,10 +46,11 @@ def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: A
 
     train = chats.read(data / "instructions" / "train.jsonl", tokenizer, params.context_length)
     held = chats.read(data / "instructions" / "validation.jsonl", tokenizer, params.context_length)
+    check_context("finetune.context_length", params.context_length, pretrain)
     if not train.examples:
         raise UserError(
             f"finetune: no chat to train on ({train.too_long} longer than finetune.context_length "
-            f"{params.context_length} tokens, {train.without_answer} without an answer)",
+            f"{params.context_length} tokens, {train.without_answer} without an answer, {train.refused} refused by the chat template)",
             "raise finetune.context_length, or give data.source records with 'messages' or Python files",
         )
     base = load_model(pretrain)
@@ -80,7 +82,8 @@ def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: A
     metrics = loop.run()
     metrics["parameters"] = counted(size)
     metrics["chats_dropped"] = counted(
-        train.too_long + train.without_answer, f"{train.too_long} too long, {train.without_answer} without an answer"
+        train.too_long + train.without_answer + train.refused,
+        f"{train.too_long} too long, {train.without_answer} without an answer, {train.refused} refused by the template",
     )
     if before is not None:
         note = f"answers of {len(held.examples)} held-out chats"

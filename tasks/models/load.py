@@ -36,6 +36,20 @@ def read_config(folder: Path) -> Config:
     )
 
 
+def check_context(name: str, wanted: int, folder: Path) -> None:
+    """Refuse a context longer than the model has positions.
+
+    Raises:
+        UserError: names the parameter `name` and both lengths.
+    """
+    limit = read_config(folder).get("max_position_embeddings")
+    if limit and wanted > limit:
+        raise UserError(
+            f"{name}: found {wanted}; the model has {limit} positions",
+            "lower it, or raise max_position_embeddings in design",
+        )
+
+
 def has_weights(folder: Path) -> bool:
     """Whether the folder holds weights, and not a blueprint alone."""
     return any(folder.glob("*.safetensors"))
@@ -66,6 +80,7 @@ def load_model(folder: Path, dtype: str = "auto") -> Any:
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
             local_files_only=True,
             output_loading_info=True,
+            trust_remote_code=False,
             use_safetensors=True,
         )
     if info["missing_keys"] or info["mismatched_keys"]:
@@ -100,7 +115,7 @@ def load_tokenizer(folder: Path) -> Any:
     if not (folder / "tokenizer.json").exists():
         raise UserError(f"{folder}: no tokenizer.json", "name a folder with a fast tokenizer")
     with friendly_errors(folder), quiet():
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:

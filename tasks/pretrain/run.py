@@ -13,6 +13,7 @@ from tasks.evaluate.judge import judge
 from tasks.models.accounting import Shape
 from tasks.models.device import resolve_precision
 from tasks.models.load import (
+    check_context,
     copy_model,
     count_parameters,
     has_weights,
@@ -39,13 +40,10 @@ def run(
         UserError: `init` isn't the model of the blueprint, or the context is longer than its positions.
     """
     tokenizer = load_tokenizer(data / "tokenizer")
-    model, dtype = _start(params, seed, design, init)
-    limit = read_config(design)["max_position_embeddings"]
-    if params.context_length > limit:
-        raise UserError(
-            f"pretrain.context_length: found {params.context_length}; the design has {limit} positions",
-            "lower it, or raise max_position_embeddings in design",
-        )
+    model, dtype = _start(params, seed, tokenizer, design, init)
+    if params.steps:
+        check_context("pretrain.context_length", params.context_length, design)
+    check_context("evaluate.context_length", evaluate.context_length, design)
     metrics: Metrics = {"parameters": counted(count_parameters(model))}
     if params.steps:
         metrics |= _train(model, params, seed, data, job)
@@ -59,17 +57,27 @@ def run(
     return metrics | {"delivery_bytes": counted(weight_bytes(out), "weights")}
 
 
-def _start(params: Pretrain, seed: int, design: Path, init: Path) -> tuple[Any, Any]:
+def _start(params: Pretrain, seed: int, tokenizer: Any, design: Path, init: Path) -> tuple[Any, Any]:
     """The model to train in float32, and the dtype it is kept in."""
     import torch
 
     blueprint = read_config(design)
     if not has_weights(init):
+        if init.is_file() or (init / "config.json").exists():
+            raise UserError(
+                f"pretrain.init '{init}': a model without weights (*.safetensors)",
+                "name the model's folder; pickled and GGUF weights are not read: convert them first",
+            )
         return new_model(blueprint, seed), torch.float32
     if Shape.of(read_config(init)) != Shape.of(blueprint):
         raise UserError(
             f"pretrain.init '{init}' holds weights of another shape than the blueprint",
             "set design.method to existing, or pretrain.init to data/none",
+        )
+    if (init / "tokenizer.json").exists() and load_tokenizer(init).get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"data.tokenizer is not the tokenizer of pretrain.init '{init}': its weights would see foreign ids",
+            "set data.tokenizer.method to pretrained",
         )
     model = load_model(init)
     dtype = model.dtype

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ class Progress:
     Attributes:
         step: optimizer steps done.
         tokens, flops, seconds: spent in those steps, over all attempts.
+        recent: losses of the last steps.
     """
 
     step: int = 0
     tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
+    recent: list[float] = field(default_factory=list)
 
 
 def _name(step: int) -> str:

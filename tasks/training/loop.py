@@ -57,7 +57,6 @@ class Loop:
         self.model, self.batch, self.settings, self.job, self.validate = model, batch, settings, job, validate
         self.optimizer = _adamw(model, settings)
         self.progress = checkpoint.Progress()
-        self.recent: list[float] = []
 
     def run(self) -> Metrics:
         """Train to the last step and say what it took.
@@ -121,7 +120,7 @@ class Loop:
         self.progress.tokens += inputs.numel()
         self.progress.flops += flops.of(inputs.shape[0], inputs.shape[1], int((labels != IGNORED).sum()))
         self.progress.seconds += seconds
-        self.recent = [*self.recent[-19:], value]
+        self.progress.recent = [*self.progress.recent[-19:], value]
         return {
             "step": step,
             "loss": value,
@@ -163,9 +162,7 @@ class Loop:
             "flops_per_second": measured(rate),
             "mfu": mfu,
             "optimizer_bytes": counted(checkpoint.optimizer_bytes(self.optimizer)),
-            "train_loss": measured(sum(self.recent) / max(1, len(self.recent)), "mean of the last 20 steps")
-            if self.recent
-            else missing("every step was done by an earlier attempt"),
+            "train_loss": measured(sum(done.recent) / len(done.recent), f"mean of the last {len(done.recent)} steps"),
             "communication_bytes": counted(0, "one worker"),
         }
 
