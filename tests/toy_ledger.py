@@ -18,7 +18,8 @@ import pytest
 
 from flows import track
 from flows.runs import IDENTITY
-from tasks.params import Params, render
+from tasks.core.schema import validate
+from tasks.params import Params, override, render
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds", "validation_loss")
@@ -84,7 +85,8 @@ def finished(base: Path) -> Path:
     folder.mkdir()
     (folder / "toy.py").write_text(TOY)
     (folder / "dvc.yaml").write_text(GRAPH)
-    (folder / "params.yaml").write_text(render(Params()).replace("steps: 600", "steps: 4"))
+    few = validate(Params, override(Params().model_dump(mode="json"), {"pretrain.steps": 4}))
+    (folder / "params.yaml").write_text(render(few))
     (folder / "mlruns").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
