@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,8 +117,3 @@ def _pick(values: dict[str, Any], names: list[str]) -> dict[str, Any]:
             block = block.setdefault(parent, {})
         block[last] = _value(values, name)
     return picked
-
-
-def stages() -> Iterator[str]:
-    """The stages of `dvc.yaml` in the order they are written."""
-    yield from read_yaml(PATH)["stages"]
