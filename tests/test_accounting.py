@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tasks.ledger.predict import lora
-from tasks.models import accounting
+from tasks import accounting
+from tasks.accounting import lora
 
 
 def config(heads: int, groups: int, tied: bool, head_dim: int | None = None) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tasks.accounting import parameters
 from tasks.core.errors import UserError
 from tasks.core.schema import validate
 from tasks.design import Design
 from tasks.design.llama import Llama
 from tasks.design.run import run
-from tasks.models.accounting import parameters
 from tests.models import config, job
 
 

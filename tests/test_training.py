@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tasks.accounting import training_flops_per_token
 from tasks.core.errors import Diverged, OverBudget
-from tasks.models.accounting import training_flops_per_token
 from tasks.models.load import new_model
 from tasks.training.flops import count
 from tasks.training.loop import Loop, Settings

@@ -10,11 +10,16 @@ Method = Literal["measured", "counted", "modelled", "assumed"]
 
 @dataclass(frozen=True)
 class Value:
-    """One figure and how it was got. `value` is None where no instrument could read it; `note` then says why."""
+    """One figure and how it was got. `value` is None where no instrument could read it; `note` then says why.
+
+    A prediction that knows its own error says between which bounds nine of ten outcomes are expected: `low`, `high`.
+    """
 
     value: float | int | None
     method: Method
     note: str = ""
+    low: float | None = None
+    high: float | None = None
 
 
 Metrics = dict[str, Value]
@@ -31,9 +36,9 @@ def counted(value: float | int, note: str = "") -> Value:
     return Value(value, "counted", note)
 
 
-def modelled(value: float | int, note: str) -> Value:
-    """A formula with stated inputs; `note` is the formula."""
-    return Value(value, "modelled", note)
+def modelled(value: float | int, note: str, low: float | None = None, high: float | None = None) -> Value:
+    """A formula with stated inputs; `note` is the formula, `low` and `high` bound nine of ten outcomes."""
+    return Value(value, "modelled", note, low, high)
 
 
 def assumed(value: float | int, note: str) -> Value:

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tasks.accounting import decode_flops_per_token, kv_cache_bytes_per_token
 from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, counted
@@ -17,7 +18,7 @@ from tasks.deploy_profile.figures import file_metrics
 from tasks.deploy_profile.gguf_export import Exported, Exporter
 from tasks.deploy_profile.profile import profile
 from tasks.evaluate import Evaluate
-from tasks.models.accounting import Config, decode_flops_per_token, kv_cache_bytes_per_token
+from tasks.models import Config
 from tasks.models.load import load_tokenizer, read_config, weight_bytes
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.accounting import read
 from tasks.core.schema import Technique
-from tasks.models.accounting import Config
+from tasks.models import Config
 from tasks.models.load import read_config
 
 
@@ -17,13 +18,10 @@ class Existing(Technique):
 
         Raises:
             UserError: `init` holds no model.
-            ValueError: it isn't a Llama, or its vocabulary is smaller than the tokenizer's.
+            ValueError: it is of a type that can't be accounted for, or its vocabulary is smaller than the tokenizer's.
         """
         config = read_config(init)
-        if config.get("architectures") != ["LlamaForCausalLM"]:
-            raise ValueError(
-                f"{init} is {config.get('architectures')}; only LlamaForCausalLM can be counted and exported"
-            )
+        read(config)
         if config["vocab_size"] < vocab_size:
             raise ValueError(
                 f"{init} has a vocabulary of {config['vocab_size']}, the tokenizer {vocab_size}: "

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tasks import accounting
 from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, counted
 from tasks.design import Design
-from tasks.models import accounting
 
 
 def run(params: Design, *, data: Path, init: Path, out: Path, job: Job) -> Metrics:

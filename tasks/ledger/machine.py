@@ -34,6 +34,11 @@ class Machine:
         device: "cpu" or "cuda".
         device_watts: the graphics cards' power limit, 0 without one.
         busy: how loaded the machine was while it was measured.
+        name: of the machine, e.g. of the file its rates are kept in.
+        memory_bytes: of the device that models run on.
+        watts: of the whole device at work where energy is not counted by core (an accelerator's board power), 0: unknown.
+        dollars_per_hour: rent, where it is a public accelerator with a list price; None: `prices.dollars_per_hour`.
+        link_bytes_per_second: network between machines, 0: unknown.
     """
 
     gemm_flops_per_second: dict[str, float] = field(default_factory=dict)
@@ -45,6 +50,11 @@ class Machine:
     device: str = "cpu"
     device_watts: float = 0.0
     busy: str = ""
+    name: str = ""
+    memory_bytes: int = 0
+    watts: float = 0.0
+    dollars_per_hour: float | None = None
+    link_bytes_per_second: float = 0.0
 
 
 @cache

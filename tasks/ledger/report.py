@@ -27,14 +27,19 @@ def to_json(metrics: Metrics) -> dict[str, dict[str, Any]]:
         KeyError: a name that isn't in the vocabulary.
     """
     return {
-        name: {"value": v.value, "unit": lookup(name).unit, "method": v.method} | ({"note": v.note} if v.note else {})
+        name: {"value": v.value, "unit": lookup(name).unit, "method": v.method}
+        | ({"note": v.note} if v.note else {})
+        | ({} if v.low is None else {"low": v.low, "high": v.high})
         for name, v in metrics.items()
     }
 
 
 def from_json(entries: dict[str, dict[str, Any]]) -> Metrics:
     """The inverse of `to_json`."""
-    return {name: Value(e["value"], e["method"], e.get("note", "")) for name, e in entries.items()}
+    return {
+        name: Value(e["value"], e["method"], e.get("note", ""), e.get("low"), e.get("high"))
+        for name, e in entries.items()
+    }
 
 
 def write(stage: str, report: dict[str, Any]) -> None:

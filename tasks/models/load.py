@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
-from tasks.models.accounting import Config
+from tasks.models import Config
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -102,6 +102,17 @@ def new_model(config: Config, seed: int) -> Any:
     fields = {key: value for key, value in config.items() if key != "model_type"}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **fields), dtype=torch.float32)
     return model.to(best_device()).eval()
+
+
+def weight_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight transformers would make of a config, without making them."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    fields = {key: value for key, value in config.items() if key != "model_type"}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **fields))
+    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -10,7 +10,6 @@ from tasks.core.job import Job
 from tasks.core.measure import Metrics, counted, measured
 from tasks.evaluate import Evaluate
 from tasks.evaluate.judge import judge
-from tasks.models.accounting import Shape
 from tasks.models.device import resolve_precision
 from tasks.models.load import (
     check_context,
@@ -23,6 +22,7 @@ from tasks.models.load import (
     read_config,
     save_model,
     weight_bytes,
+    weight_shapes,
 )
 from tasks.pretrain import Pretrain
 from tasks.pretrain.batches import Shard
@@ -69,7 +69,7 @@ def _start(params: Pretrain, seed: int, tokenizer: Any, design: Path, init: Path
                 "name the model's folder; pickled and GGUF weights are not read: convert them first",
             )
         return new_model(blueprint, seed), torch.float32
-    if Shape.of(read_config(init)) != Shape.of(blueprint):
+    if weight_shapes(read_config(init)) != weight_shapes(blueprint):
         raise UserError(
             f"pretrain.init '{init}' holds weights of another shape than the blueprint",
             "set design.method to existing, or pretrain.init to data/none",

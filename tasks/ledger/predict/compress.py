@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from tasks import accounting
+from tasks.accounting.lora import linear_layers
 from tasks.core.measure import Metrics, modelled
 from tasks.evaluate.loyalty import MAX_POSITIONS
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.cost import compute, disk
-from tasks.ledger.predict.lora import linear_layers
 from tasks.ledger.predict.quality import Kept, samples, scoring, scoring_flops, scoring_memory
 from tasks.ledger.predict.subject import Subject
-from tasks.models import accounting
 
 MISTYPED = 1.15
 """Tokens of the mistyped text beside the text's."""
@@ -24,18 +24,18 @@ def original(about: Subject) -> Kept:
 
 def compressed(about: Subject) -> Kept:
     """The model as the chosen technique keeps it; one that stores weights as they were leaves the bytes alone."""
-    params, shape = about.params.compress, about.shape
-    plain = accounting.parameters(about.config) - shape.linear
+    params, linear = about.params.compress, about.anatomy.linear
+    plain = accounting.parameters(about.config) - linear
     layers = linear_layers(about.config)[:-1]
     if params.method == "int8":
         rows = sum(layer.outputs for layer in layers)
-        size = shape.linear + 4 * rows + 2 * plain
+        size = linear + 4 * rows + 2 * plain
         return _quantized(size, "int8")
     if params.method == "nf4":
         nf4 = params.nf4
-        blocks = shape.linear / 64
+        blocks = linear / 64
         scales = blocks * (1 + 4 / 256) if nf4.bnb_4bit_use_double_quant else 4 * blocks
-        size = int(shape.linear / 2 + scales + constants.NF4_STATE_BYTES * len(layers))
+        size = int(linear / 2 + scales + constants.NF4_STATE_BYTES * len(layers))
         dtype = nf4.bnb_4bit_compute_dtype
         return _quantized(size + BYTES[dtype] * plain, "nf4")
     return original(about)
@@ -51,7 +51,7 @@ def compress(about: Subject) -> Metrics:
     size = accounting.parameters(about.config)
     alike = min(about.heldout_tokens, MAX_POSITIONS)
     tokens = {"original": about.heldout_tokens + alike, "compressed": about.heldout_tokens * (1 + MISTYPED) + alike}
-    comparing = compute(about.machine, "float32", 0, alike * constants.LOYALTY_ELEMENTS * about.shape.vocab)
+    comparing = compute(about.machine, "float32", 0, alike * constants.LOYALTY_ELEMENTS * about.anatomy.vocab)
     evaluation = (
         scoring(about, before, tokens["original"])
         + scoring(about, after, tokens["compressed"])
@@ -60,7 +60,7 @@ def compress(about: Subject) -> Metrics:
     )
     files = disk(about.machine, 3 * before.bytes + 2 * after.bytes)
     note = f"{evaluation.wall:.3g} s evaluation of both models + {files.wall:.3g} s files"
-    logits = min(4 * alike * about.shape.vocab, constants.LOYALTY_BYTES) * constants.LOYALTY_COPIES
+    logits = min(4 * alike * about.anatomy.vocab, constants.LOYALTY_BYTES) * constants.LOYALTY_COPIES
     memory = before.bytes + after.bytes + max(scoring_memory(about), logits)
     how = f"bytes of {about.params.compress.method} weights from the layers' shapes"
     return {

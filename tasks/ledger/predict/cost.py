@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tasks.accounting import Anatomy, Block
 from tasks.core.measure import Metrics, modelled
 from tasks.ledger.machine import Machine
 from tasks.ledger.predict import constants
-from tasks.models.accounting import Shape
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,17 @@ def compute(machine: Machine, dtype: str, flops: float, elements: float, calls: 
     return Cost(serial=calls * constants.LAYER_SECONDS, device=flops / rate + traffic)
 
 
-def forward_elements(shape: Shape, logits: float = 1.0) -> float:
+def forward_elements(anatomy: Anatomy, logits: float = 1.0) -> float:
     """Intermediate elements of one token's forward pass, with logits for a share of the tokens."""
-    inside = constants.ELEMENTS_PER_WIDTH * shape.width + constants.ELEMENTS_PER_INNER * shape.inner
-    return shape.layers * inside + constants.ELEMENTS_PER_VOCAB * shape.vocab * logits
+    inner = sum(inner_width(block) for block in anatomy.blocks)
+    inside = constants.ELEMENTS_PER_WIDTH * anatomy.width * anatomy.layers + constants.ELEMENTS_PER_INNER * inner
+    return inside + constants.ELEMENTS_PER_VOCAB * anatomy.vocab * logits
+
+
+def inner_width(block: Block) -> int:
+    """Width of what the block's last matrices read."""
+    last = max(matrix.order for matrix in block.matrices)
+    return sum(matrix.inputs * matrix.active for matrix in block.matrices if matrix.order == last)
 
 
 def disk(machine: Machine, size: float) -> Cost:

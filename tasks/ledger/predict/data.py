@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks import accounting
 from tasks.core.measure import Metrics, modelled
 from tasks.data.shards import BATCH
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.cost import Cost, disk
 from tasks.ledger.predict.subject import Subject
 from tasks.ledger.predict.text import acquiring_seconds
-from tasks.models import accounting
 
 
 def data(about: Subject) -> Metrics:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from tasks import accounting
+from tasks.accounting.lora import linear_layers
 from tasks.core.measure import Metrics, modelled
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.compress import compressed
 from tasks.ledger.predict.cost import Cost, compute, disk, forward_elements
-from tasks.ledger.predict.lora import linear_layers
 from tasks.ledger.predict.quality import Kept, decode_seconds, generation, samples
 from tasks.ledger.predict.subject import Subject
-from tasks.models import accounting
 
 BLOCK = {"Q8_0": (32, 34), "Q4_0": (32, 18)}
 """GGUF type -> weights in a block, bytes of a block."""
@@ -23,11 +23,11 @@ def matrix_bytes(rows: int, columns: int, kind: str) -> int:
 
 def gguf_tensor_bytes(about: Subject, kind: str) -> int:
     """Bytes of the tensors: vectors in float32, the matrix that makes the logits in at least 8 bits."""
-    shape = about.shape
+    anatomy = about.anatomy
     inside = sum(matrix_bytes(layer.outputs, layer.inputs, kind) for layer in linear_layers(about.config)[:-1])
-    logits = matrix_bytes(shape.vocab, shape.width, "Q8_0" if kind == "Q4_0" else kind)
-    embedding = 0 if shape.tied else matrix_bytes(shape.vocab, shape.width, kind)
-    return inside + logits + embedding + 4 * (2 * shape.layers + 1) * shape.width
+    logits = matrix_bytes(anatomy.vocab, anatomy.width, "Q8_0" if kind == "Q4_0" else kind)
+    embedding = 0 if anatomy.tied else matrix_bytes(anatomy.vocab, anatomy.width, kind)
+    return inside + logits + embedding + 4 * (2 * anatomy.layers + 1) * anatomy.width
 
 
 def gguf_bytes(about: Subject, kind: str) -> int:
@@ -41,8 +41,8 @@ def token_seconds(about: Subject, engine: str) -> float:
         return decode_seconds(about, compressed(about))
     served = about.params.deploy_profile.serve
     read = gguf_tensor_bytes(about, served)
-    if not about.shape.tied:
-        read -= matrix_bytes(about.shape.vocab, about.shape.width, served)
+    if not about.anatomy.tied:
+        read -= matrix_bytes(about.anatomy.vocab, about.anatomy.width, served)
     bandwidth = about.machine.host_bandwidth_bytes_per_second * constants.LLAMA_CPP_EFFICIENCY
     return read / bandwidth + constants.LLAMA_CPP_TOKEN_SECONDS
 
@@ -64,7 +64,7 @@ def deploy_profile(about: Subject) -> Metrics:
         + params.max_new_tokens * accounting.decode_flops_per_token(about.config, middle)
     )
     note = f"{export.wall:.3g} s export + {engines.wall:.3g} s engines + samples"
-    exporting = 4 * size if model.slowdown > 1 else 4 * about.shape.vocab * about.shape.width * 3
+    exporting = 4 * size if model.slowdown > 1 else 4 * about.anatomy.vocab * about.anatomy.width * 3
     engine_memory = constants.ENGINE_MEMORY_BYTES + model.bytes - constants.BASE_MEMORY_BYTES["deploy_profile"]
     memory = model.bytes + max(exporting, engine_memory - model.bytes, 0)
     per_engine = "bytes read per token / (bandwidth x engine's share) + time per layer or token"
@@ -98,6 +98,6 @@ def _profiled(about: Subject, engine: str, model: Kept) -> Cost:
     if engine == "transformers":
         return start + generation(about, model, params.prompt_tokens, params.max_new_tokens) * count
     flops = params.prompt_tokens * accounting.forward_flops_per_token(about.config, params.prompt_tokens)
-    elements = params.prompt_tokens * forward_elements(about.shape)
+    elements = params.prompt_tokens * forward_elements(about.anatomy)
     prefill = compute(about.machine, "float32", flops, elements)
     return start + (prefill + Cost(device=token_seconds(about, engine) * params.max_new_tokens)) * count

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from tasks.core.errors import UserError
-from tasks.models.accounting import Config
+from tasks.models import Config
 
 
 @cache

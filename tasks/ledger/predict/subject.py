@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import log
 from pathlib import Path
 
+from tasks.accounting import Anatomy, read
 from tasks.acquire import describe, is_descriptor, place
 from tasks.acquire.package import Package
 from tasks.core.errors import UserError
@@ -14,7 +15,7 @@ from tasks.ledger.machine import Machine
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.packaged import packaged_config
 from tasks.ledger.predict.text import source_text
-from tasks.models.accounting import Config, Shape
+from tasks.models import Config
 from tasks.models.load import read_config
 from tasks.params import Params
 
@@ -48,9 +49,9 @@ class Subject:
     stored: int
 
     @property
-    def shape(self) -> Shape:
-        """The model's sizes."""
-        return Shape.of(self.config)
+    def anatomy(self) -> Anatomy:
+        """What the model is made of."""
+        return read(self.config)
 
     @property
     def train_tokens(self) -> float:
@@ -93,7 +94,7 @@ def subject(params: Params, machine: Machine) -> Subject:
         config = (
             (existing or {}) if params.design.method == "existing" else params.design.technique.blueprint(vocab, init)
         )
-        Shape.of(config)
+        read(config)
     except ValueError as error:
         raise UserError(f"design.{params.design.method}: {error}") from None
     except KeyError as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import log2
 
+from tasks import accounting
+from tasks.accounting import lora
 from tasks.core.measure import Metrics, modelled
 from tasks.finetune.chats import PADDED_TO
-from tasks.ledger.predict import constants, lora
-from tasks.ledger.predict.cost import Cost, compute, disk, forward_elements
+from tasks.ledger.predict import constants
+from tasks.ledger.predict.cost import Cost, compute, disk, forward_elements, inner_width
 from tasks.ledger.predict.quality import Kept, samples, scoring, scoring_memory
 from tasks.ledger.predict.subject import Subject
-from tasks.models import accounting
 from tasks.pretrain.run import VALIDATION_SEQUENCES
 
 
@@ -101,7 +102,7 @@ def finetune(about: Subject) -> Metrics:
 def _finetune_flops(about: Subject, length: int) -> float:
     """FLOPs of one token, with logits only where there is a label."""
     params = about.params.finetune
-    unlabelled = 2 * about.shape.vocab * about.shape.width * (1 - constants.LABELLED_SHARE)
+    unlabelled = 2 * about.anatomy.vocab * about.anatomy.width * (1 - constants.LABELLED_SHARE)
     if params.method == "full":
         return accounting.training_flops_per_token(about.config, length) - 3 * unlabelled
     r, targets = params.lora.r, params.lora.target_modules
@@ -120,7 +121,9 @@ def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_by
     flops = steps.flops * steps.tokens * steps.count
     training = _training(about, steps)
     forward = validated * accounting.forward_flops_per_token(about.config, about.params.evaluate.context_length)
-    validation = compute(about.machine, steps.dtype, forward, validated * forward_elements(about.shape, steps.labelled))
+    validation = compute(
+        about.machine, steps.dtype, forward, validated * forward_elements(about.anatomy, steps.labelled)
+    )
     evaluation = scoring(about, kept, about.heldout_tokens) + samples(about, kept)
     files = disk(about.machine, kept.bytes * 3 + steps.checkpoints * 12 * steps.trained)
     note = (
@@ -145,19 +148,20 @@ def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_by
 
 def _training(about: Subject, steps: Steps) -> Cost:
     """All optimizer steps."""
-    forward = forward_elements(about.shape, steps.labelled) + steps.elements
+    forward = forward_elements(about.anatomy, steps.labelled) + steps.elements
     elements = constants.TRAINING_TRAFFIC * steps.tokens * forward + constants.OPTIMIZER_ELEMENTS * steps.trained
-    calls = 2 * about.shape.layers
+    calls = 2 * about.anatomy.layers
     step = compute(about.machine, steps.dtype, steps.flops * steps.tokens, elements, calls)
     return (step + Cost(serial=constants.STEP_SECONDS)) * steps.count
 
 
 def _memory(about: Subject, steps: Steps) -> float:
     """Bytes above the weights: gradients, optimizer, and what a step keeps for its backward pass."""
-    shape, width = about.shape, 2.5 if steps.dtype == "bfloat16" else 4.0
-    inside = constants.SAVED_PER_WIDTH * shape.width + constants.SAVED_PER_INNER * shape.inner
-    logits = constants.SAVED_PER_VOCAB * 4 * shape.vocab * steps.labelled
-    saved = (shape.layers * inside + steps.elements / 2) * width + logits
+    anatomy, width = about.anatomy, 2.5 if steps.dtype == "bfloat16" else 4.0
+    inner = sum(inner_width(block) for block in anatomy.blocks)
+    inside = constants.SAVED_PER_WIDTH * anatomy.width * anatomy.layers + constants.SAVED_PER_INNER * inner
+    logits = constants.SAVED_PER_VOCAB * 4 * anatomy.vocab * steps.labelled
+    saved = (inside + steps.elements / 2) * width + logits
     cast = 2 * accounting.parameters(about.config) if steps.dtype == "bfloat16" else 0
     kernels = constants.SHAPE_BYTES * (steps.lengths - 1) if steps.dtype == "bfloat16" else 0
     return steps.tokens * saved + 12 * steps.trained + cast + kernels

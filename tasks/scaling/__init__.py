@@ -1,0 +1,1 @@
+"""Scaling: a ladder of small runs, a law fitted to them, and what it says of larger ones."""
