@@ -28,8 +28,7 @@ def markdown(stage: str | None = None) -> str:
     for name in [_known(stage)] if stage else STAGES:
         for path, section in _techniques(name, getattr(Params(), name)):
             words = re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", _first_line(section))
-            values = section.model_dump(mode="json")
-            parameters = ", ".join(f"`{key}` {json.dumps(value)}" for key, value in values.items())
+            parameters = ", ".join(f"`{key}`" for key in type(section).model_fields)
             rows.append(f"| {name} | `{path}` | {words} | {parameters or 'none'} |")
     return "\n".join(rows)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from flows import planning
 from tasks.core.errors import UserError
 
 
@@ -73,18 +74,53 @@ def run(preset: str | None, assignments: tuple[str, ...]) -> None:
 
 
 @main.command()
-def plan() -> None:
-    """Predict what every stage will cost, and whether the budget allows it."""
+@planning.options
+def plan(**given: Any) -> None:
+    """Predict what every stage will cost; with limits, find the best model within them."""
     _enter_project()
-    from flows import forecast
-    from tasks.ledger.budget import limits, refuse
-    from tasks.params import load
+    (planning.run if planning.wanted(given) else planning.forecast)(given)
 
-    params = load()
-    planned = forecast.plan(params)
-    click.echo(forecast.table(planned))
-    refuse(planned, params.budget)
-    click.echo("within the budget" if limits(params.budget) else "no budget is set (`budget:` in params.yaml)")
+
+@main.command()
+@click.option("--force", is_flag=True, help="Measure again, even if this machine is known.")
+@click.option(
+    "--list", "list_", is_flag=True, help="The public accelerators instead: what they can do, cost, and sources."
+)
+def hardware(force: bool, list_: bool) -> None:
+    """Measure this machine once, and show how fast it multiplies, reads memory and writes to disk."""
+    _enter_project()
+    from flows import hardware as page
+
+    if list_ and force:
+        raise UserError("--list measures nothing, so --force has no effect", "give one of the two")
+    click.echo(page.listed() if list_ else page.measured(force))
+
+
+@main.command()
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Train at most that long.",
+)
+@click.option("--flops", type=click.FloatRange(min=0, min_open=True), help="A budget in FLOPs instead.")
+@click.option("--points", is_flag=True, help="Train nothing: show the ladder that is kept.")
+def scale(minutes: float, flops: float | None, points: bool) -> None:
+    """Train a ladder of small models, fit loss to size and text, and say what to expect of the planned one."""
+    _enter_project()
+    from flows import repro
+    from flows import scale as page
+    from tasks.scaling import law
+
+    if points:
+        record = law.read()
+        if record is None:
+            raise UserError(f"{law.PATH}: no ladder has been trained yet", "`leanlm scale` trains one")
+    else:
+        with repro.alone():
+            record = page.scale(minutes, flops)
+    click.echo("\n".join([page.table(record), "", *page.said(record)]))
 
 
 @main.command()

@@ -45,7 +45,20 @@ def publish(changed: bool) -> None:
     page = pages.PATH
     if changed or new or not _is_newest(page):
         page = pages.write()
+    if score := _score():
+        click.echo(f"predictions: {score}")
     click.echo(f"report: {page}    ledger: reports/    `leanlm ui` shows MLflow and Prefect")
+
+
+def _score() -> str:
+    """One sentence on how good the predictions were; "" where nothing can be compared, or a report is damaged."""
+    from flows.report import load, predicted
+    from tasks.core.errors import UserError
+
+    try:
+        return predicted.score(predicted.comparisons(load.read()))
+    except UserError:
+        return ""
 
 
 def bury_the_dead(own: str) -> None:

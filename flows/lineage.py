@@ -151,8 +151,13 @@ def _git(*arguments: str) -> str:
 
 
 def figures(found: Mapping[str, Any]) -> dict[str, float | int]:
-    """The figures of a report under names MLflow accepts; a prediction is `predicted.<name>`."""
-    return {_legal(name): value.value for name, value in _named(found).items() if value.value is not None}
+    """The figures of a report under names MLflow accepts; `predicted.<name>`, and `ratio.<name>`: measured over predicted."""
+    values = {name: value.value for name, value in _named(found).items() if value.value is not None}
+    for name, measured in list(values.items()):
+        predicted = values.get(f"predicted.{name}")
+        if predicted and predicted > 0:
+            values[f"ratio.{name}"] = measured / predicted
+    return {_legal(name): value for name, value in values.items()}
 
 
 def tags(stage: Stage, found: Mapping[str, Any]) -> dict[str, str]:

@@ -10,8 +10,9 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -25,7 +26,7 @@ from tasks.core.job import Job
 from tasks.core.measure import Metrics, modelled
 from tasks.core.schema import Section, validate
 from tasks.declaration import Declaration, declare
-from tasks.ledger import budget, machine, predict, report
+from tasks.ledger import budget, machine, predict, report, scores, ways_out
 from tasks.ledger.meter import Meter, Spent
 from tasks.params import STAGES, Params
 
@@ -44,7 +45,7 @@ def main(stage: str) -> int:
     except UserError as error:
         if "LEANLM_INVOCATION" not in os.environ:  # the flow says it itself, last
             print(f"error: {error}", file=sys.stderr, flush=True)
-        with _ignored_os_errors():
+        with suppress(OSError):  # leaving the note is a courtesy: a full disk must not hide the first error
             note.write_text(str(error), encoding="utf-8")
         return error.code
     except KeyboardInterrupt:
@@ -70,12 +71,13 @@ def run(stage: str) -> None:
     out = job_folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
+    busy = scores.busy_seconds()
     with Meter(Spent.load(spent_path)) as meter:
         inputs = {name: acquire(path) for name, path in declaration.inputs.items()}
-        predicted = predict.plan(everything, measured_machine)[stage]
+        forecast = predict.forecasts(everything, measured_machine)[stage]
+        predicted = forecast.predicted
         before = _upstream(stage, everything)
-        budget.refuse({stage: predicted}, everything.budget, before)
-        _check_memory(stage, predicted)
+        _refuse(stage, predicted, everything, before)
         job = Job(
             stage=stage,
             work=job_folder,
@@ -88,7 +90,24 @@ def run(stage: str) -> None:
         finally:
             meter.save(spent_path, force=True)
     metrics = report.priced(meter.metrics() | metrics, everything.prices)
+    others = _others(busy, meter.spent())
     _publish(declaration, job, out, _derived(metrics), predicted)
+    _score(measured_machine.name, forecast, metrics, others)
+
+
+def _others(busy: float, spent: Spent) -> float:
+    """Share of the machine that other processes kept busy since `busy` was read."""
+    used = scores.busy_seconds() - busy - spent.cpu
+    return round(min(1.0, max(0.0, used / (spent.wall * machine.usable_cores()))), 3)
+
+
+def _score(name: str, forecast: predict.Forecast, metrics: Metrics, others: float) -> None:
+    """Keep prediction and outcome for the predictions to come."""
+    kind = forecast.kind
+    score = scores.made((kind.stage, kind.family, kind.technique), forecast.raw, metrics, dict(_versions()), others)
+    if score is not None:
+        with suppress(OSError):
+            scores.append(name, score)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -119,10 +138,14 @@ def _upstream(stage: str, everything: Params) -> Mapping[str, Metrics]:
     return {name: entry["metrics"] for name, entry in reports.items() if entry}
 
 
-def _check_memory(stage: str, predicted: Metrics) -> None:
-    peak = predicted.get("peak_memory_bytes")
+def _refuse(stage: str, predicted: Metrics, everything: Params, before: Mapping[str, Metrics]) -> None:
+    """Refuse what won't fit the budget or this machine's memory, with what would; later stages are to fit as well."""
+    later = list(STAGES)[list(STAGES).index(stage) + 1 :]
+    ways = partial(ways_out.offer, everything, [stage], before, later=later)
+    budget.refuse({stage: predicted}, everything.budget, before, ways)
+    peak, free = predicted.get("peak_memory_bytes"), machine.available_memory()
     if peak is not None and peak.value is not None:
-        budget.check_memory(stage, peak.value, machine.available_memory())
+        budget.check_memory(stage, peak.value, free, lambda: ways(free_memory=free))
 
 
 def _derived(metrics: Metrics) -> Metrics:
@@ -169,15 +192,6 @@ def _versions() -> Iterator[tuple[str, str]]:
             yield name, version(name)
         except PackageNotFoundError:
             continue
-
-
-@contextmanager
-def _ignored_os_errors() -> Iterator[None]:
-    """Leaving the note is a courtesy: a full disk must not hide the first error."""
-    try:
-        yield
-    except OSError:
-        return
 
 
 FULL = {

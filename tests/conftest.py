@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from tasks import params
 from tasks.core.files import read_yaml
 from tasks.core.schema import validate
+from tasks.ledger import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (
@@ -27,6 +29,7 @@ COPIED = (
     "data/smollm2.yaml",
     "data/wikitext.yaml",
     "data/none",
+    "hardware/accelerators.yaml",
     ".dvc/config",
     ".dvcignore",
     ".gitignore",
@@ -41,6 +44,15 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+
+
+@cache
+def measured() -> Path:
+    """The file of this machine: the project's if it has one, else one for all tests, outside what git sees."""
+    kept = ROOT / machine.kept_at()
+    path = kept if machine._kept(kept) else ROOT / "work" / machine.kept_at()
+    machine.measure(path=path)
+    return path
 
 
 class Workspace:
@@ -67,8 +79,7 @@ class Workspace:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, target)
         (self.root / "work").mkdir()
-        if (ROOT / "work" / "machine.json").exists():
-            shutil.copy2(ROOT / "work" / "machine.json", self.root / "work" / "machine.json")
+        shutil.copy2(measured(), self.root / machine.kept_at())
         subprocess.run(["git", "init", "-q"], cwd=self.root, check=True)
         chosen = params.flatten(read_yaml(ROOT / "presets" / f"{preset}.yaml"))
         self.params = params.override(params.Params().model_dump(mode="json"), dict(chosen))

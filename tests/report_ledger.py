@@ -74,7 +74,10 @@ def ledger() -> dict[str, Metrics]:
 def predictions(metrics: Metrics) -> Metrics:
     """A guess for every value that has one, off by a factor that grows with the name."""
     names = [n for n in ("wall_seconds", "cpu_seconds", "peak_memory_bytes", "flops", "model_bytes") if n in metrics]
-    return {n: modelled(float(metrics[n].value or 0) * (0.6 + len(n) / 20), "a formula") for n in names}
+    guesses = {n: float(metrics[n].value or 0) * (0.6 + len(n) / 20) for n in names}
+    banded = ("wall_seconds", "peak_memory_bytes")
+    bounds = {n: (0.8 * guess, 1.25 * guess) if n in banded else (None, None) for n, guess in guesses.items()}
+    return {n: modelled(guess, "a formula", *bounds[n]) for n, guess in guesses.items()}
 
 
 def document(stage: str, metrics: Metrics) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.schema import validate
 from tasks.evaluate import Evaluate
-from tasks.models.load import drop_notice_of_missing_kernel
+from tasks.models.load import drop_notices_of_missing_kernels
 from tests import tiny_llama
 
 
@@ -76,7 +76,7 @@ def test_weights_that_are_not_numbers_are_named(value: float, finetune: Path) ->
 
 def test_the_notice_of_a_missing_kernel_is_dropped_and_warnings_pass(caplog: pytest.LogCaptureFixture) -> None:
     """Only that one line of bitsandbytes is kept from the user."""
-    drop_notice_of_missing_kernel()
+    drop_notices_of_missing_kernels()
     log = logging.getLogger("bitsandbytes.backends.cpu.ops")
     log.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "reason")
     log.warning("something else")

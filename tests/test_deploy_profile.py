@@ -106,7 +106,9 @@ def test_too_little_held_out_text_is_refused(tmp_path: Path) -> None:
     [
         ({"engines": ["vllm"]}, "engine 'vllm' is not one of transformers, llama_cpp"),
         ({"engines": ["llama_cpp", "llama_cpp"]}, "each may be named once"),
-        ({"gguf": ["F16"], "serve": "Q8_0"}, "only a file that deploy_profile.gguf lists can be served: F16"),
+        ({"gguf": ["F16"], "serve": "Q8_0"}, "only what is written can be served: F16, safetensors"),
+        ({"gguf": []}, "only what is written can be served: safetensors"),
+        ({"gguf": [], "serve": "safetensors"}, "llama_cpp read GGUF alone; set engines: [transformers]"),
         ({"max_new_tokens": 1}, "deploy_profile.max_new_tokens"),
     ],
 )

@@ -56,7 +56,7 @@ def test_existing_takes_the_config_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"method": "lama"}, "not one of llama, existing"),
+        ({"method": "lama"}, "not one of llama, mobilellm"),
         ({"llama": {"hidden_size": 100, "num_attention_heads": 3}}, "not divisible"),
         ({"llama": {"num_key_value_heads": 3}}, "not divisible"),
         ({"llama": {"hidden_size": "wide"}}, "design.llama.hidden_size: found 'wide'"),

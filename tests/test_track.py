@@ -62,6 +62,8 @@ def test_a_child_carries_the_lock_and_the_report() -> None:
     assert json.loads(run.data.params["pretrain.betas"]) == [0.9, 0.95]
     assert run.data.metrics["model_bytes/Q8_0"] == 4
     assert run.data.metrics["predicted.wall_seconds"] == 2.0
+    assert run.data.metrics["ratio.wall_seconds"] == 2.5 / 2.0
+    assert not any(name.startswith("ratio.") and "bits" in name for name in run.data.metrics), "never predicted"
     assert run.data.metrics["energy_joules"] == 4.0 * 8.0
     md5 = next(out["md5"] for out in entry["outs"] if out["path"] == "artifacts/pretrain")
     expected = {

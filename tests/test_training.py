@@ -10,7 +10,7 @@ import pytest
 from tasks.accounting import training_flops_per_token
 from tasks.core.errors import Diverged, OverBudget
 from tasks.models.load import new_model
-from tasks.training.flops import count
+from tasks.training.flops import Flops
 from tasks.training.loop import Loop, Settings
 from tasks.training.loss import IGNORED, next_token_loss
 from tasks.training.schedule import Schedule
@@ -128,19 +128,42 @@ def test_nan_is_refused_and_nothing_lost(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False}, {"num_key_value_heads": 2}])
 def test_counted_flops_equal_the_formula(changes: dict[str, Any]) -> None:
-    """Operators that ran, counted at two lengths, give the formula's FLOPs at any third, within 0.5 %."""
+    """Operators that ran, counted length by length, give the formula's FLOPs within 0.5 %."""
     model = new_model(config(**changes), seed=0)
 
     def step(length: int, labelled: int) -> None:
-        ids = batch(0)[0][:1, :length]
+        ids = batch(0)[0][:1].repeat(1, 5)[:, :length]
         labels = ids.clone()
         labels[:, labelled:] = IGNORED
         next_token_loss(model, ids, labels).backward()
 
-    flops = count(step, LENGTH)
+    flops = Flops(step)
     for length in (16, 100):
         formula = length * training_flops_per_token(config(**changes), length)
         assert flops.of(1, length, length) == pytest.approx(formula, rel=0.005)
+
+
+def test_lengths_are_counted_once_each() -> None:
+    """A batch is sequences x one sequence + labelled tokens x one token's logits; asking again runs nothing."""
+    model = new_model(config(), seed=0)
+    ran: list[tuple[int, int]] = []
+
+    def step(length: int, labelled: int) -> None:
+        import torch
+
+        ran.append((length, labelled))
+        ids = torch.arange(length)[None]
+        labels = ids.clone()
+        labels[:, labelled:] = IGNORED
+        next_token_loss(model, ids, labels).backward()
+
+    flops = Flops(step)
+    head = 6 * 64 * 400
+    assert flops.of(1, 24, 5) - flops.of(1, 24, 4) == head
+    assert flops.of(3, 24, 7) == 3 * flops.of(1, 24, 0) + 7 * head
+    assert len(ran) == 3
+    assert flops.of(1, 25, 1) > flops.of(1, 24, 1)
+    assert len(ran) == 4
 
 
 @pytest.mark.parametrize("shape", ["cosine", "wsd", "constant"])

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flows.report import delivery, headline, load, plots, predicted, provenance, tables, words
+from flows.report import delivery, headline, load, plots, predicted, provenance, scaling, tables, words
 from flows.report.load import Lifecycle
 from tasks.core.errors import UserError
 from tasks.ledger import report
@@ -66,7 +66,7 @@ def render(life: Lifecycle) -> str:
 
 
 def _context(life: Lifecycle) -> dict[str, Any]:
-    compared = predicted.comparisons(life)
+    compared, scaled = predicted.comparisons(life), scaling.section(life)
     return {
         "life": life,
         "methods": tables.MEANING,
@@ -82,8 +82,11 @@ def _context(life: Lifecycle) -> dict[str, Any]:
         "ledger": tables.ledger(life),
         "comparisons": compared,
         "comparison_summary": predicted.summary(compared),
+        "predicted": predicted,
         "ratios_plot": plots.ratios(compared),
         "resources": plots.RESOURCES,
+        "scaling": scaled,
+        "scaling_legend": scaling.legend(scaled) if scaled else [],
         "losses": [_loss(life, stage) for stage in TRAINED],
         "engines": delivery.engines(life),
         "engine_table": delivery.table(life),

@@ -8,14 +8,14 @@ import math
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
 from tasks.core.files import read_yaml
-from tasks.core.measure import Metrics, Value
+from tasks.core.measure import Metrics
 from tasks.ledger import report, vocabulary
 from tasks.params import STAGES, Params, flatten, load
 
@@ -132,7 +132,7 @@ def _report(stage: str, params: Params) -> dict[str, Any] | None:
         if unknown:
             hint = f"`dvc repro -f {stage}` measures it again"
             raise UserError(f"{report.path(stage)}: metric '{unknown[0]}' isn't in the vocabulary", hint)
-        found[kind] = {name: Value(v.value, v.method, cleared(v.note)) for name, v in found[kind].items()}
+        found[kind] = {name: replace(value, note=cleared(value.note)) for name, value in found[kind].items()}
     machine, versions = (cleared(found.get(name) or {}) for name in ("machine", "versions"))
     return {**found, "machine": machine, "versions": versions}
 

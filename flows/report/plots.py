@@ -107,16 +107,26 @@ def ratios(found: Sequence[Comparison]) -> str:
     if not known:
         return ""
     stages = list(dict.fromkeys(one.stage for one in known))
-    reach = max(2.2, *(one.factor * 1.15 for one in known))
+    bounds = [bound for one in known for bound in (one.low, one.high) if bound]
+    reach = max(2.2, *(one.factor * 1.15 for one in known), *(max(bound, 1 / bound) for bound in bounds))
 
     def paint(axes: Axes) -> None:
         axes.axvspan(1 / CLOSE, CLOSE, color=SERIES[0], alpha=0.08, linewidth=0)
         axes.axvline(1, color=MUTED, linewidth=1)
         for one in known:
             rank = RESOURCES.index(one.resource)
-            height = stages.index(one.stage) + (rank - 2.5) * 0.11
+            beside = [other for other in known if (other.stage, other.resource) == (one.stage, one.resource)]
+            apart = 0.09 * (beside.index(one) / len(beside) - 0.5)  # or bands of one resource would hide each other
+            height = stages.index(one.stage) + (rank - 2.5) * 0.11 + apart
             tip = f"tip:{title(one.stage)}, {one.words.lower()}: {one.ratio_text}"
-            axes.plot(one.ratio or 1, height, "o", color=SERIES[rank], markersize=6.5, alpha=0.85, gid=tip)
+            colour, hollow = SERIES[rank], one.inside is False
+            if one.low and one.high:
+                axes.plot([one.low, one.high], [height] * 2, color=colour, linewidth=2, alpha=0.35)
+                tip += f", expected {one.low:.2f}–{one.high:.2f}×: {one.place}"
+            axes.plot(
+                one.ratio or 1, height, "o", color=colour, markerfacecolor=PAGE if hollow else colour, markersize=6.5,
+                alpha=0.85, gid=tip,
+            )  # fmt: skip
         logarithmic(axes.xaxis, 1 / reach, reach, lambda tick: f"{tick:g}×")
         axes.set_yticks(range(len(stages)), [title(stage) for stage in stages])
         axes.set_ylim(len(stages) - 0.5, -0.5)

@@ -34,6 +34,18 @@ def human(value: float | int | None, unit: str) -> str:
     return f"{_plain(value)} {unit}"
 
 
+def span(low: float | None, high: float | None, unit: str) -> str:
+    """Two bounds in one unit, e.g. `span(20.0, 31.5, "s")` is "20.0–31.5 s"; "" where there are none."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    if unit == "s" and high >= 120:
+        scale, word = (3600, "h") if high >= 7200 else (60, "min") if high >= 600 else (1, "s")
+        return f"{_digits(low / scale)}–{_digits(high / scale)} {word}"
+    first, second = human(low, unit), human(high, unit)
+    number, _, word = first.rpartition(" ")
+    return f"{number}–{second}" if number and second.endswith(f" {word}") else f"{first}–{second}"
+
+
 def exact(value: float | int | None, unit: str) -> str:
     """The value with every digit the ledger holds, e.g. "5312345 B"."""
     return "null" if value is None else f"{value!r} {unit}".rstrip()

@@ -7,7 +7,7 @@ A multiply-add counts as two FLOPs. Element-wise work (norms, activations, softm
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Matrix:
         active: how many of the copies a token passes.
         module: whether it is a linear module, which adapters and quantizers find by its name; experts that lie in one
             three-dimensional tensor are none.
+        way: where the block forks (queries and keys, experts and shared experts), the branch it lies on: it reads
+            nothing that is made on another one before they meet. Empty: on all of them.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Matrix:
     copies: int = 1
     active: int = 1
     module: bool = True
+    way: str = ""
 
     @property
     def parameters(self) -> int:
@@ -70,6 +73,19 @@ class Mixing(Protocol):
 
     def cache_bytes(self, context: int, element: int) -> int:
         """Bytes kept for one sequence of `context` tokens, `element` bytes a number where the model's type is used."""
+
+
+@runtime_checkable
+class Uneven(Mixing, Protocol):
+    """A mixing whose backward pass isn't twice its forward pass."""
+
+    def backward_flops(self, context: int, trained: bool) -> float:
+        """FLOPs of a whole sequence's gradients; `trained`: those of its own weights too."""
+
+
+def backward_flops(part: Mixing, context: int, trained: bool) -> float:
+    """FLOPs of a whole sequence backward: both operands of every product get a gradient, unless the part knows better."""
+    return part.backward_flops(context, trained) if isinstance(part, Uneven) else 2 * part.forward_flops(context)
 
 
 @dataclass(frozen=True)

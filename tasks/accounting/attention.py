@@ -40,8 +40,12 @@ class Attention:
         return 2.0 * self.heads * (self.key_size + self.value_size) * self._seen(position)
 
     def cache_bytes(self, context: int, element: int) -> int:
-        """Keys and values of the tokens that can still be seen."""
-        return self.cached * self._seen(context) * element
+        """Keys and values of the tokens the next one can see: with a window, transformers keeps one fewer than it.
+
+        They are views: the memory behind them holds one token more, and right after prefill the whole prompt.
+        """
+        kept = context if self.window is None else min(context, self.window - 1)
+        return self.cached * kept * element
 
 
 def head_size(config: Config) -> int:
@@ -69,10 +73,10 @@ def scores(config: Config, window: int | None = None) -> Attention:
     return Attention(config["num_attention_heads"], size, size, 2 * size * key_heads, window)
 
 
-def gated_mlp(width: int, inner: int, name: str = "mlp") -> tuple[Matrix, ...]:
+def gated_mlp(width: int, inner: int, name: str = "mlp", bias: bool = False, way: str = "") -> tuple[Matrix, ...]:
     """SwiGLU and its kin (arXiv:2002.05202): gate and up read the same input."""
     return (
-        Matrix(f"{name}.gate_proj", width, inner, 3),
-        Matrix(f"{name}.up_proj", width, inner, 3),
-        Matrix(f"{name}.down_proj", inner, width, 4),
+        Matrix(f"{name}.gate_proj", width, inner, 3, bias, way=way),
+        Matrix(f"{name}.up_proj", width, inner, 3, bias, way=way),
+        Matrix(f"{name}.down_proj", inner, width, 4, bias, way=way),
     )

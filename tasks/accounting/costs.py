@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.accounting.anatomy import backward_flops
 from tasks.accounting.readers import read
 from tasks.models import Config
 
@@ -36,7 +37,11 @@ def forward_flops_per_token(config: Config, context: int) -> float:
 
 def training_flops_per_token(config: Config, context: int) -> float:
     """FLOPs of one token's forward and backward pass with every weight trained."""
-    return 3 * forward_flops_per_token(config, context)
+    anatomy = read(config)
+    matrices = sum(block.matrix_flops for block in anatomy.blocks) + anatomy.head_matrix.flops
+    parts = [part for block in anatomy.blocks for part in block.mixings]
+    mixing = sum(part.forward_flops(context) + backward_flops(part, context, trained=True) for part in parts)
+    return 3 * matrices + mixing / context
 
 
 def decode_flops_per_token(config: Config, position: int) -> float:

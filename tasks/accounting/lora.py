@@ -5,13 +5,28 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tasks.accounting.anatomy import Block
+from tasks.accounting.anatomy import Anatomy, Block, Mixing, backward_flops
+from tasks.accounting.attention import Attention
 from tasks.accounting.costs import forward_flops_per_token
 from tasks.accounting.readers import read
 from tasks.models import Config
 
 AFTER = 1 << 30
 """Block number of the output layer."""
+
+MLP = frozenset({"gate_proj", "up_proj", "down_proj"})
+
+LEFT_OUT: dict[str, frozenset[str]] = {
+    "mixtral": MLP,
+    "olmoe": MLP,
+    "qwen3_moe": MLP,
+    "qwen3_next": MLP,
+    "deepseek_v3": MLP,
+    "mamba2": frozenset({"out_proj"}),
+    "bamba": frozenset({"out_proj"}),
+}
+"""Model type -> linear modules `all-linear` leaves alone: in five, peft takes these names for those of experts, which lie
+in one tensor now, and adapts that; fused kernels of the other two read the bare weight, past any adapter."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +38,14 @@ class Layer:
         inputs: columns of the weight.
         outputs: rows of the weight.
         place: block, and place in the block: what data passes first is lower.
+        way: branch it lies on where the block forks, as in `Matrix`.
     """
 
     name: str
     inputs: int
     outputs: int
     place: tuple[int, int]
+    way: str = ""
 
     @property
     def last(self) -> str:
@@ -40,7 +57,7 @@ def linear_layers(config: Config) -> list[Layer]:
     """Every linear module, the output layer last."""
     anatomy = read(config)
     inside = [
-        Layer(f"{block.name}.{m.name}", m.inputs, m.outputs, (index, m.order))
+        Layer(f"{block.name}.{m.name}", m.inputs, m.outputs, (index, m.order), m.way)
         for index, block in enumerate(anatomy.blocks)
         for m in block.matrices
         if m.module
@@ -52,7 +69,8 @@ def adapted(config: Config, target_modules: str | list[str]) -> list[Layer]:
     """The layers peft adapts: `all-linear` (without the output layer), a regular expression, or ends of names."""
     layers = linear_layers(config)
     if target_modules == "all-linear":
-        return layers[:-1]
+        left_out = LEFT_OUT.get(config.get("model_type", "llama"), frozenset())
+        return [layer for layer in layers[:-1] if layer.last not in left_out]
     if isinstance(target_modules, str):
         return [layer for layer in layers if re.fullmatch(target_modules, layer.name)]
     return [layer for layer in layers if any(f".{layer.name}".endswith(f".{name}") for name in target_modules)]
@@ -74,13 +92,30 @@ def training_flops_per_token(config: Config, context: int, r: int, target_module
     if not chosen:
         return forward
     first = min(layer.place for layer in chosen)
-    adapter = sum(_adapter_flops(layer, r, layer.place > first) for layer in chosen)
+    start = [layer for layer in chosen if layer.place[0] == first[0]]
+    adapter = sum(_adapter_flops(layer, r, _learns(anatomy, start, layer.place, layer.way)) for layer in chosen)
     through = float(anatomy.head_matrix.flops if first < (AFTER, 0) else 0)
-    trained = {layer.last for layer in chosen if layer.place == first}
     for index, block in enumerate(anatomy.blocks):
-        through += sum(m.flops for m in block.matrices if (index, m.order) > first)
-        through += _mixing_backward(block, index, first, trained, context)
+        through += sum(m.flops for m in block.matrices if _learns(anatomy, start, (index, m.order), m.way))
+        if index >= first[0]:
+            through += _mixing_backward(block, start if index == first[0] else None, context)
     return forward + through + adapter
+
+
+def _learns(anatomy: Anatomy, start: list[Layer], place: tuple[int, int], way: str) -> bool:
+    """Whether what is read at a place depends on a trained weight; `start`: the trained layers of the first block.
+
+    Inside that block two branches know nothing of each other until a mixing brings them together.
+    """
+    index = start[0].place[0]
+    if place[0] != index or index == AFTER:
+        return place[0] > index
+    meetings = [part.order for part in anatomy.blocks[index].mixings]
+    return any(
+        layer.place < place
+        and (way == layer.way or not (way and layer.way) or any(layer.place[1] < m < place[1] for m in meetings))
+        for layer in start
+    )
 
 
 def _adapter_flops(layer: Layer, r: int, needs_input_gradient: bool) -> int:
@@ -88,19 +123,30 @@ def _adapter_flops(layer: Layer, r: int, needs_input_gradient: bool) -> int:
     return 2 * r * ((layer.inputs + layer.outputs) * 2 + layer.outputs + (layer.inputs if needs_input_gradient else 0))
 
 
-def _mixing_backward(block: Block, index: int, first: tuple[int, int], trained: set[str], context: int) -> float:
-    """Backward FLOPs a token's mixing takes in a block, given the first trained layers.
+def _mixing_backward(block: Block, start: list[Layer] | None, context: int) -> float:
+    """Backward FLOPs a token's mixing takes in a block that has a trained weight in or before it.
 
-    A block whose input depends on a trained weight computes four halves of its forward products: towards values,
-    probabilities, queries and keys. In the first such block, only those on the way to a trained weight.
+    A block whose input depends on a trained weight (`start` is None) computes all of its backward products: towards
+    values, probabilities, queries and keys. The first such block only those on the way to one of its trained layers.
     """
-    half = sum(part.forward_flops(context) for part in block.mixings) / context / 2
-    if index != first[0]:
-        return 4 * half if index > first[0] else 0.0
-    if all(part.order < first[1] for part in block.mixings):
-        return 0.0
-    fed = set().union(*(_feeds(name) for name in trained))
-    return half * (bool(fed & {"q", "k"}) + len(fed))
+    if start is None:
+        return sum(backward_flops(part, context, trained=False) for part in block.mixings) / context
+    total = 0.0
+    for part in block.mixings:
+        fed = set().union(*(_feeds(layer.last) for layer in start if layer.place[1] <= part.order))
+        total += _towards(part, fed, context)
+    return total
+
+
+def _towards(part: Mixing, fed: set[str], context: int) -> float:
+    """Backward FLOPs a token's mixing takes on the way to some of queries, keys and values."""
+    whole = backward_flops(part, context, trained=False) / context / 2
+    keys = whole / 2
+    if isinstance(part, Attention):
+        keys = whole * part.key_size / (part.key_size + part.value_size)
+    values = whole - keys
+    probabilities = values if fed & {"q", "k"} else 0.0
+    return probabilities + values * ("v" in fed) + keys * (("q" in fed) + ("k" in fed))
 
 
 def _feeds(name: str) -> set[str]:

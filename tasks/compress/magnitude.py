@@ -40,5 +40,5 @@ class Magnitude(Technique):
         bench.save(model)
         return (
             f"a share of {self.sparsity:g} of each linear layer of the blocks is zero; "
-            "the bytes do not move: a zero is stored like any other weight"
+            f"the bytes do not move: a zero is stored like any other weight{bench.left_out()}"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tasks.core.errors import UserError
 from tasks.core.schema import Technique
@@ -22,31 +22,31 @@ class Nf4(Technique):
     """Arithmetic of the products, and type of whatever stays unquantized."""
 
     def apply(self, bench: Workbench) -> str:
-        """Quantize the linear layers of the blocks.
+        """Quantize the linear layers of the blocks whose sizes the 4-bit kernels can work on.
 
         Raises:
-            UserError: a layer whose sizes the 4-bit kernels can't work on.
+            UserError: there is none.
         """
         from transformers import BitsAndBytesConfig
 
+        # bitsandbytes quantizes any size, but its CPU kernel then fails in the first forward pass, on some machines only
+        layers = bench.linear_layers()
+        skip = [name for name, (inputs, outputs) in layers.items() if inputs % BLOCK_IN or outputs % BLOCK_OUT]
+        if len(skip) == len(layers):
+            raise _no_layer(layers)
+        dtype = self.bnb_4bit_compute_dtype
         config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", **self.model_dump())
-        model = bench.quantize(config, dtype=self.bnb_4bit_compute_dtype)
-        _refuse_odd_sizes(model)
         # saved before any forward pass: the first one repacks the weights in place for the machine's own kernel and
         # rounds their scales to bfloat16
-        bench.save(model)
-        dtype = self.bnb_4bit_compute_dtype
-        return f"linear layers of the blocks in 4 bits; embeddings, norms and output layer in {dtype}"
+        bench.save(bench.quantize(config, dtype, skip))
+        done = f"linear layers of the blocks in 4 bits; embeddings, norms and output layer in {dtype}"
+        return done + bench.left_out(skip)
 
 
-def _refuse_odd_sizes(model: Any) -> None:
-    # bitsandbytes quantizes any size, but its CPU kernel then fails in the first forward pass, on some machines only
-    from bitsandbytes.nn.modules import Linear4bit
-
-    for name, layer in model.named_modules():
-        if isinstance(layer, Linear4bit) and (layer.in_features % BLOCK_IN or layer.out_features % BLOCK_OUT):
-            raise UserError(
-                f"compress.nf4: layer {name} has {layer.in_features} inputs and {layer.out_features} outputs; "
-                f"4-bit kernels need multiples of {BLOCK_IN} and {BLOCK_OUT}",
-                "choose such sizes in design (hidden_size, intermediate_size), or compress.method: int8",
-            )
+def _no_layer(layers: dict[str, tuple[int, int]]) -> UserError:
+    name, (inputs, outputs) = next(iter(layers.items()), ("none", (0, 0)))
+    return UserError(
+        f"compress.nf4: layer {name} has {inputs} inputs and {outputs} outputs, and the others fit no better; "
+        f"4-bit kernels need multiples of {BLOCK_IN} and {BLOCK_OUT}",
+        "choose such sizes in design (hidden_size, intermediate_size), or compress.method: int8",
+    )

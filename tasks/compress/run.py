@@ -17,7 +17,7 @@ from tasks.evaluate.robustness import NOTE as MISTYPED
 from tasks.evaluate.robustness import robustness
 from tasks.evaluate.samples import write_samples
 from tasks.evaluate.text import read_texts, score
-from tasks.models.load import drop_notice_of_missing_kernel, load_model, load_tokenizer, read_config, weight_bytes
+from tasks.models.load import drop_notices_of_missing_kernels, load_model, load_tokenizer, read_config, weight_bytes
 
 
 def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune: Path, out: Path, job: Job) -> Metrics:
@@ -35,12 +35,13 @@ def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune
     Raises:
         UserError: damaged weights in `finetune`, or a technique that this model doesn't suit.
     """
-    drop_notice_of_missing_kernel()
+    drop_notices_of_missing_kernels()
     read_config(finetune)
     check_weights(finetune)
     out.mkdir(parents=True, exist_ok=True)
     job.say(f"applying {params.method}")
     done = params.technique.apply(Workbench(finetune, out, data, seed, job))
+    job.stop_if_over_budget(f"applying {params.method}")
     # loaded before the evaluation: running a 4-bit model repacks its weights
     compressed, tokenizer = load_model(out), load_tokenizer(out)
     parameters, nonzero = census(compressed)

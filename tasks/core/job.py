@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tasks.core.errors import OverBudget
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -31,6 +33,7 @@ class Job:
         work: folder for checkpoints, keyed by parameters and inputs; it outlives the process.
         over_budget: given the FLOPs done so far, the sentence that says which resource ran out, or "".
         gemm_flops_per_second: the machine's measured rate by dtype ("float32", "bfloat16"), for MFU; may be empty.
+        flops: what training has computed so far, all attempts together; `over_budget` is asked with it in between.
     """
 
     stage: str
@@ -38,6 +41,21 @@ class Job:
     over_budget: Callable[[float], str] = _nothing_is_spent
     gemm_flops_per_second: dict[str, float] = field(default_factory=dict)
     bandwidth_bytes_per_second: float | None = None
+    flops: float = 0.0
+
+    def stop_if_over_budget(self, done: str, kept: str = "checkpoints and finished stages are kept") -> None:
+        """Stop here if a resource of `budget:` has run out. Called between two pieces of work, never inside one.
+
+        Args:
+            done: what has just been finished, e.g. "evaluation batch 3 of 40".
+            kept: what the next attempt need not do again.
+
+        Raises:
+            OverBudget: which resource ran out, where the stage stopped, and what to do.
+        """
+        reason = self.over_budget(self.flops)
+        if reason:
+            raise OverBudget(f"{self.stage}: stopped after {done}: {reason}", f"raise the budget and run again: {kept}")
 
     @property
     def history(self) -> Path:
@@ -77,11 +95,13 @@ class Job:
         return Progress(self, total, initial, unit)
 
     def track(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
-        """Iterate with a progress bar."""
+        """Iterate with a progress bar; between two items the budget may stop it (`stop_if_over_budget`)."""
         with self.progress(total, unit=unit) as bar:
-            for item in items:
+            for count, item in enumerate(items, 1):
                 yield item
                 bar.advance()
+                if count < total:
+                    self.stop_if_over_budget(f"{unit} {count} of {total}")
 
 
 class Progress(AbstractContextManager["Progress"]):

@@ -32,6 +32,7 @@ def run(params: Data, *, source: Path, init: Path, evaluate: Evaluate, out: Path
         raise UserError("data.tokenizer: the tokenizer has no end-of-text token (eos_token)")
     tokenizer.save_pretrained(out / "tokenizer")
 
+    job.stop_if_over_budget("making the tokenizer", "this stage begins again")
     sizes = {name: shards.write(out / f"{name}.bin", rows, tokenizer, job) for name, rows in parts.items()}
     kind = shards.dtype_of(len(tokenizer))
     _json(out / "shards.json", {"dtype": kind, "vocab_size": len(tokenizer), "splits": sizes})

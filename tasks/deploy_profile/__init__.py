@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tasks.core.schema import Section
 from tasks.deploy_profile.engines import ENGINES
+
+GGUF_ARCHITECTURES = ("LlamaForCausalLM",)
+"""transformers' classes that can be written as GGUF here."""
 
 
 class DeployProfile(Section):
     """What is delivered, and how it behaves where it runs."""
 
-    gguf: list[Literal["F16", "Q8_0", "Q4_0"]] = Field(default=["F16", "Q8_0", "Q4_0"], min_length=1)
-    """GGUF files to write, by llama.cpp's name of the weight type."""
-    serve: Literal["F16", "Q8_0", "Q4_0"] = "Q8_0"
-    """The GGUF that is delivered: profiled under llama.cpp and registered."""
+    gguf: list[Literal["F16", "Q8_0", "Q4_0"]] = Field(default=["F16", "Q8_0", "Q4_0"])
+    """GGUF files to write, by llama.cpp's name of the weight type; [] where the architecture has none."""
+    serve: Literal["F16", "Q8_0", "Q4_0", "safetensors"] = "Q8_0"
+    """What is delivered: a GGUF, profiled under llama.cpp and registered, or `safetensors`, for transformers."""
     engines: list[str] = Field(default=["transformers", "llama_cpp"], min_length=1)
     """Engines to profile under, each in a fresh process."""
     prompt_tokens: PositiveInt = 64
@@ -43,10 +46,13 @@ class DeployProfile(Section):
                 raise ValueError(f"engine '{name}' is not one of {', '.join(ENGINES)}")
         return names
 
-    @field_validator("serve")
-    @classmethod
-    def _written(cls, serve: str, info: ValidationInfo) -> str:
-        written = info.data.get("gguf", [serve])
-        if serve not in written:
-            raise ValueError(f"only a file that deploy_profile.gguf lists can be served: {', '.join(written)}")
-        return serve
+    @model_validator(mode="after")
+    def _written(self) -> Self:
+        if self.serve not in (*self.gguf, "safetensors"):
+            written = ", ".join((*self.gguf, "safetensors"))
+            raise ValueError(f"serve {self.serve}: only what is written can be served: {written}")
+        if self.serve == "safetensors" and (deaf := [n for n in self.engines if ENGINES[n].reads == "gguf"]):
+            raise ValueError(
+                f"serve safetensors: engines {', '.join(deaf)} read GGUF alone; set engines: [transformers]"
+            )
+        return self

@@ -90,9 +90,10 @@ def mbu(rate: Value, bytes_per_token: int, bandwidth: float | None) -> Value:
 
 
 def file_metrics(sizes: dict[str, int], notes: dict[str, str], serve: str) -> Metrics:
-    """Bytes of every deployable file by its type, and of the one that is delivered."""
+    """Bytes of every deployable form by its type, and of the one that is delivered."""
     metrics: Metrics = {f"model_bytes/{kind}": counted(size, notes.get(kind, "")) for kind, size in sizes.items()}
-    delivered = counted(sizes[serve], f"the {serve} GGUF: weights, tokenizer and chat template")
+    whole = f"the {serve} GGUF: weights, tokenizer and chat template"
+    delivered = counted(sizes[serve], "weights (*.safetensors)" if serve == "safetensors" else whole)
     return metrics | {"delivery_bytes": delivered}
 
 

@@ -14,11 +14,12 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import quant_shape_to_byte_shape, quantize
 
 from tasks.core.errors import UserError
+from tasks.deploy_profile import GGUF_ARCHITECTURES
 from tasks.deploy_profile.gguf_tokenizer import add_tokenizer
 from tasks.deploy_profile.weights import Array, Weights, open_weights
 from tasks.models.load import friendly_errors, read_config
 
-ARCHITECTURES = {"LlamaForCausalLM": gguf.MODEL_ARCH.LLAMA}
+ARCHITECTURES = dict(zip(GGUF_ARCHITECTURES, (gguf.MODEL_ARCH.LLAMA,), strict=True))
 """Class in config.json -> llama.cpp's architecture."""
 
 ROTATED = re.compile(r"\.(q|k)_proj\.(weight|bias)$")
@@ -149,7 +150,8 @@ def _architecture(folder: Path) -> gguf.MODEL_ARCH:
     if found not in ARCHITECTURES:
         raise UserError(
             f"{folder / 'config.json'}: architecture {found} cannot be written as GGUF",
-            f"supported: {', '.join(ARCHITECTURES)}",
+            f"supported: {', '.join(ARCHITECTURES)}; for others set deploy_profile.gguf: [], deploy_profile.serve: "
+            "safetensors and deploy_profile.engines: [transformers]",
         )
     return ARCHITECTURES[found]
 

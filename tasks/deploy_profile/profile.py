@@ -12,8 +12,9 @@ from tasks.core.job import Job
 from tasks.core.measure import Metrics
 from tasks.deploy_profile import DeployProfile
 from tasks.deploy_profile.engines import ENGINES, REFERENCE, Outcome, Request
-from tasks.deploy_profile.engines.launch import launch
+from tasks.deploy_profile.engines.launch import kept
 from tasks.deploy_profile.figures import comparison, engine_metrics, mbu
+from tasks.models import experts
 from tasks.models.load import read_config
 
 PROBES = (
@@ -24,6 +25,9 @@ PROBES = (
     "def f(x):\n\treturn x**2  # ok...!?",
 )
 """Texts that tokenizers are apt to disagree on."""
+
+EMBEDDINGS = ("embed_tokens.weight", "embeddings.weight")
+"""How names of input embeddings end."""
 
 
 def profile(params: DeployProfile, prompt: list[int], tokenizer: Any, out: Path, job: Job) -> Metrics:
@@ -46,12 +50,14 @@ def profile(params: DeployProfile, prompt: list[int], tokenizer: Any, out: Path,
         for name in params.engines:
             model = out / ("safetensors" if ENGINES[name].reads == "safetensors" else f"model-{params.serve}.gguf")
             job.say(f"{name}: {params.warmup} + {params.repeats} generations of {params.max_new_tokens} tokens")
-            outcomes[name] = launch(name, _request(params, prompt, tokenizer, model, texts))
+            outcomes[name] = kept(name, _request(params, prompt, tokenizer, model, texts), job.work)
             check_tokens(name, outcomes[name], tokenizer, model, texts)
             metrics |= engine_metrics(name, outcomes[name], params.prompt_tokens, params.warmup)
             rate = metrics[f"decode_tokens_per_second/{name}"]
             metrics[f"mbu/{name}"] = mbu(rate, bytes_per_token(model), job.bandwidth_bytes_per_second)
             bar.advance()
+            if name != params.engines[-1]:
+                job.stop_if_over_budget(f"profiling {name}", "what its engine showed is kept, and the rest goes on")
     for name in params.engines:
         if name != REFERENCE:
             files = (
@@ -62,7 +68,7 @@ def profile(params: DeployProfile, prompt: list[int], tokenizer: Any, out: Path,
 
 
 def bytes_per_token(model: Path) -> int:
-    """Weight bytes that decoding one token reads: all but an embedding table of which one row is read.
+    """Weight bytes that decoding one token reads: not an embedding table of which it reads a row, nor idle experts.
 
     Args:
         model: a transformers folder or a GGUF file.
@@ -74,8 +80,12 @@ def bytes_per_token(model: Path) -> int:
                 header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
             header.pop("__metadata__", None)
             sizes |= {name: entry["data_offsets"][1] - entry["data_offsets"][0] for name, entry in header.items()}
-        tied = read_config(model).get("tie_word_embeddings", False)
-        return sum(sizes.values()) - (0 if tied else sizes.get("model.embed_tokens.weight", 0))
+        config = read_config(model)
+        if not config.get("tie_word_embeddings", False):
+            sizes = {name: size for name, size in sizes.items() if not name.endswith(EMBEDDINGS)}
+        count, active = experts(config)
+        idle = sum(size for name, size in sizes.items() if ".experts." in name) * (count - active)
+        return sum(sizes.values()) - (idle // count if count else 0)
     from gguf import GGUFReader
 
     sizes = {tensor.name: int(tensor.n_bytes) for tensor in GGUFReader(model).tensors}

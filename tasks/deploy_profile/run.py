@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tasks.accounting import decode_flops_per_token, kv_cache_bytes_per_token
+from tasks.accounting import cache_bytes, decode_flops_per_token, kv_cache_bytes_per_token
 from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, counted
@@ -18,7 +18,7 @@ from tasks.deploy_profile.figures import file_metrics
 from tasks.deploy_profile.gguf_export import Exported, Exporter
 from tasks.deploy_profile.profile import profile
 from tasks.evaluate import Evaluate
-from tasks.models import Config
+from tasks.models import Config, positions
 from tasks.models.load import load_tokenizer, read_config, weight_bytes
 
 
@@ -42,6 +42,7 @@ def run(
     config = read_config(compress)
     _check_length(params, config)
     exported = _export(params, compress, out, job)
+    job.stop_if_over_budget("the export")
     tokenizer = load_tokenizer(compress)
     prompt = _prompt(tokenizer, data, params.prompt_tokens, seed)
     _write_samples(compress, tokenizer, data, out, evaluate)
@@ -53,18 +54,20 @@ def run(
 
 
 def _check_length(params: DeployProfile, config: Config) -> None:
-    limit = config.get("max_position_embeddings")
+    limit = positions(config)
     asked = params.prompt_tokens + params.max_new_tokens
     if limit and asked > limit:
         raise UserError(
             f"deploy_profile.prompt_tokens + deploy_profile.max_new_tokens: found {params.prompt_tokens} + "
-            f"{params.max_new_tokens} = {asked}, but the model sees {limit} tokens at most (max_position_embeddings)",
+            f"{params.max_new_tokens} = {asked}, but the model sees {limit} tokens at most",
             "lower one of the two, or design a model with a longer context",
         )
 
 
 def _export(params: DeployProfile, compress: Path, out: Path, job: Job) -> list[Exported]:
     shutil.copytree(compress, out / "safetensors", ignore=shutil.ignore_patterns("samples.json"), dirs_exist_ok=True)
+    if not params.gguf:
+        return []
     exporter = Exporter(compress)
     files = []
     for kind in params.gguf:
@@ -98,9 +101,12 @@ def _write_samples(compress: Path, tokenizer: Any, data: Path, out: Path, evalua
 
 
 def _counted(params: DeployProfile, config: Config) -> Metrics:
-    middle = params.prompt_tokens + params.max_new_tokens // 2
+    middle, whole = params.prompt_tokens + params.max_new_tokens // 2, params.prompt_tokens + params.max_new_tokens
     return {
-        "kv_cache_bytes_per_token": counted(kv_cache_bytes_per_token(config), "in float16, as llama.cpp keeps it"),
+        "kv_cache_bytes_per_token": counted(kv_cache_bytes_per_token(config), "2 bytes an element"),
+        "cache_bytes": counted(
+            cache_bytes(config, whole), f"{whole} tokens, 2 bytes an element, states in their own type"
+        ),
         "decode_flops_per_token": counted(decode_flops_per_token(config, middle), f"with {middle} tokens in the cache"),
     }
 
@@ -121,7 +127,7 @@ def _write_profile(
     ]
     shape = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     facts = {
-        "serve": f"model-{params.serve}.gguf",
+        "serve": "safetensors" if params.serve == "safetensors" else f"model-{params.serve}.gguf",
         "architecture": config["architectures"][0],
         "shape": {key: config.get(key) for key in (*shape, "vocab_size", "max_position_embeddings")},
         "files": files,

@@ -99,3 +99,32 @@ def heads_of(width: int) -> dict[str, int]:
         "num_attention_heads": heads,
         "num_key_value_heads": heads // 2 if heads % 2 == 0 else heads,
     }
+
+
+def check_recurrence(
+    expand: tuple[str, int],
+    hidden_size: int,
+    heads: tuple[str, int],
+    head_dim: tuple[str, int],
+    groups: tuple[str, int],
+) -> None:
+    """Refuse heads that don't make up the mixer's width, and groups that don't divide the heads.
+
+    Args:
+        expand: name of the field and its value, as all others but `hidden_size`.
+        hidden_size: width of the residual stream.
+        heads: of the recurrence.
+        head_dim: channels of a head.
+        groups: of heads.
+
+    Raises:
+        ValueError: names the fields and both numbers.
+    """
+    inner = expand[1] * hidden_size
+    if heads[1] * head_dim[1] != inner:
+        raise ValueError(
+            f"{heads[0]} {heads[1]} x {head_dim[0]} {head_dim[1]} = {heads[1] * head_dim[1]} must equal "
+            f"{expand[0]} {expand[1]} x hidden_size {hidden_size} = {inner}"
+        )
+    if heads[1] % groups[1]:
+        raise ValueError(f"{heads[0]} {heads[1]} is not divisible by {groups[0]} {groups[1]}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from tasks.accounting.lora import LEFT_OUT
 from tasks.core.schema import Technique
 
 
@@ -19,10 +20,28 @@ class Lora(Technique):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input while training."""
     target_modules: str | list[str] = "all-linear"
-    """Names of the layers to adapt, or `all-linear`."""
+    """Names of the layers to adapt, or `all-linear`: every linear module but the output layer. Experts are none."""
 
     def apply(self, model: Any) -> Any:
-        """Return `model` as a `peft.PeftModel` whose only trainable weights are the adapter's."""
+        """Return `model` as a `peft.PeftModel` whose only trainable weights are the adapter's.
+
+        Raises:
+            ValueError: no layer has such a name, or the layers are ternary: the merged sum would be rounded away.
+        """
         from peft import LoraConfig, get_peft_model
 
-        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.model_dump()))
+        if any(type(module).__name__ == "TernaryLinear" for module in model.modules()):
+            raise ValueError("an update merged into ternary weights is rounded away; set finetune.method to full")
+        fields = self.model_dump() | {"target_modules": self._targets(model)}
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **fields))
+
+    def _targets(self, model: Any) -> str | list[str]:
+        """`all-linear` spelled out where peft would take it for something else."""
+        import torch
+
+        left_out = LEFT_OUT.get(model.config.model_type)
+        if self.target_modules != "all-linear" or left_out is None:
+            return self.target_modules
+        output = model.get_output_embeddings()
+        names = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
+        return [name for name in names if name.rpartition(".")[2] not in left_out]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,9 @@ def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: A
         job,
     )
     metrics = loop.run()
+    if covered := sum(m.base_layer.weight.numel() for m in model.modules() if hasattr(m, "lora_A")):
+        trained = metrics["trainable_parameters"]
+        metrics["trainable_parameters"] = replace(trained, note=f"beside {covered:,} of {size:,} parameters, frozen")
     metrics["parameters"] = counted(size)
     metrics["chats_dropped"] = counted(
         train.too_long + train.without_answer + train.refused,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ UNITS = {"seconds": "s", "joules": "J", "dollars": "$", "flops": "FLOP", "memory
 SMALLER = {
     "data": "data.max_documents",
     "design": "evaluate.max_bytes",
-    "pretrain": "pretrain.steps, pretrain.batch_size or design.llama.hidden_size",
+    "pretrain": "pretrain.steps, pretrain.batch_size or a smaller design",
     "finetune": "finetune.steps, finetune.batch_size or finetune.context_length",
     "compress": "evaluate.max_bytes",
     "deploy_profile": "deploy_profile.repeats, deploy_profile.engines or evaluate.max_bytes",
@@ -36,8 +36,8 @@ SMALLER = {
 
 LESS_MEMORY = {
     "data": "data.tokenizer.train.max_bytes or data.max_documents",
-    "design": "design.llama.hidden_size",
-    "pretrain": "pretrain.batch_size, pretrain.context_length or design.llama.hidden_size",
+    "design": "a smaller design",
+    "pretrain": "pretrain.batch_size, pretrain.context_length or a smaller design",
     "finetune": "finetune.batch_size or finetune.context_length, or use finetune.method: lora",
     "compress": "evaluate.batch_size or evaluate.context_length",
     "deploy_profile": "evaluate.batch_size, evaluate.context_length or deploy_profile.prompt_tokens",
@@ -51,24 +51,86 @@ def limits(budget: Budget) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def refuse(plan: Mapping[str, Metrics], budget: Budget, spent: Mapping[str, Metrics] | None = None) -> None:
+@dataclass(frozen=True)
+class Excess:
+    """One limit that doesn't hold.
+
+    Attributes:
+        resource: as in `budget:`.
+        limit: of it.
+        total: what was spent and what is predicted, together (memory: the largest peak).
+        used: of it, by stages that are finished.
+        dearest: the stage ahead that takes the most, and how much.
+    """
+
+    resource: str
+    limit: float
+    total: float
+    used: float
+    dearest: tuple[str, float]
+
+    def __str__(self) -> str:
+        share = f"{self.dearest[0]} {amount(self.resource, self.dearest[1])}"
+        if self.resource == "memory_bytes":
+            return f"budget.memory_bytes: {amount(self.resource, self.limit)}, but a peak of {share} is predicted"
+        already = f" ({amount(self.resource, self.used)} of it spent already)" if self.used else ""
+        return (
+            f"budget.{self.resource}: {amount(self.resource, self.limit)}, but this lifecycle is predicted to take "
+            f"{amount(self.resource, self.total)}{already}; the most by {share}"
+        )
+
+    @property
+    def raised(self) -> str:
+        """The limit that would do."""
+        return f"budget.{self.resource} to at least {_ceiling(self.total)}"
+
+
+def excesses(plan: Mapping[str, Metrics], budget: Budget, spent: Mapping[str, Metrics] | None = None) -> list[Excess]:
+    """The limits that `plan`, after what was `spent`, is predicted to exceed. What can't be predicted isn't counted."""
+    found = []
+    for resource, limit in limits(budget).items():
+        ahead, before = _amounts(plan, resource), _amounts(spent or {}, resource)
+        taken = total(resource, plan, spent)
+        if taken is not None and taken > limit:
+            dearest = max(ahead.items(), key=lambda item: item[1])
+            used = sum(value for stage, value in before.items() if stage not in ahead)
+            found.append(Excess(resource, limit, taken, used, dearest))
+    return found
+
+
+def total(resource: str, plan: Mapping[str, Metrics], spent: Mapping[str, Metrics] | None = None) -> float | None:
+    """What `plan` takes of a resource with what was spent (memory: the largest peak ahead); None: nothing is known."""
+    ahead = _amounts(plan, resource)
+    if not ahead:
+        return None
+    if resource == "memory_bytes":
+        return max(ahead.values())
+    return sum({**_amounts(spent or {}, resource), **ahead}.values())
+
+
+def refuse(
+    plan: Mapping[str, Metrics],
+    budget: Budget,
+    spent: Mapping[str, Metrics] | None = None,
+    ways_out: Callable[[], str] | None = None,
+) -> None:
     """Let `plan` pass, or refuse it before anything runs.
 
     Args:
         plan: predicted metrics of the stages that will run, priced.
         budget: the limits.
         spent: metrics of the stages that are finished, priced. A resource nobody could read or predict is not counted.
+        ways_out: says what would fit, for the hint (`tasks.ledger.ways_out.offer`); None: name the parameters alone.
 
     Raises:
         OverBudget: what was spent and what is predicted exceed a limit together (memory: one stage alone exceeds it).
     """
-    for resource, limit in limits(budget).items():
-        before = _amounts(spent or {}, resource)
-        ahead = _amounts(plan, resource)
-        stages = {**before, **ahead}
-        total = max(stages.values(), default=0.0) if resource == "memory_bytes" else sum(stages.values())
-        if ahead and total > limit:
-            raise OverBudget(_refusal(resource, limit, total, before, ahead), _way_out(resource, total, ahead))
+    found = excesses(plan, budget, spent)
+    if not found:
+        return
+    raised = " and ".join(excess.raised for excess in found)
+    otherwise = f"; {ways_out()}" if ways_out is not None else f", or {_smaller(found[0])}"
+    raise OverBudget("\n".join(map(str, found)), f"raise {raised}{otherwise}")
 
 
 def _amounts(metrics: Mapping[str, Metrics], resource: str) -> dict[str, float]:
@@ -78,26 +140,13 @@ def _amounts(metrics: Mapping[str, Metrics], resource: str) -> dict[str, float]:
     return {stage: float(value) for stage, value in values.items() if value is not None}
 
 
-def _refusal(resource: str, limit: float, total: float, before: dict[str, float], ahead: dict[str, float]) -> str:
-    dearest = max(ahead, key=lambda stage: ahead[stage])
-    share = f"{dearest} {_amount(resource, ahead[dearest])}"
-    if resource == "memory_bytes":
-        return f"budget.{resource}: {_amount(resource, limit)}, but a peak of {share} is predicted"
-    used = sum(amount for stage, amount in before.items() if stage not in ahead)
-    already = f" ({_amount(resource, used)} of it spent already)" if used else ""
-    return (
-        f"budget.{resource}: {_amount(resource, limit)}, but this lifecycle is predicted to take "
-        f"{_amount(resource, total)}{already}; the most by {share}"
-    )
+def _smaller(excess: Excess) -> str:
+    stage = excess.dearest[0]
+    named = (LESS_MEMORY if excess.resource == "memory_bytes" else SMALLER).get(stage, stage)
+    return f"make {stage} smaller ({named})"
 
 
-def _way_out(resource: str, total: float, ahead: dict[str, float]) -> str:
-    dearest = max(ahead, key=lambda stage: ahead[stage])
-    knobs = (LESS_MEMORY if resource == "memory_bytes" else SMALLER).get(dearest, dearest)
-    return f"raise budget.{resource} to at least {_ceiling(total)}, or make {dearest} smaller ({knobs})"
-
-
-def _amount(resource: str, value: float) -> str:
+def amount(resource: str, value: float) -> str:
     """A value a person can read, e.g. `1.23e+12 FLOP`, `512 MiB`."""
     if resource == "memory_bytes":
         return f"{value / (1 << 20):,.0f} MiB"
@@ -150,10 +199,7 @@ class Watch:
             value = now[METRIC_OF[resource]].value if METRIC_OF[resource] in now else None
             used = self._used[resource] + float(value or 0.0)
             if used > limit:
-                return (
-                    f"budget.{resource} is used up: {_amount(resource, used)} of {_amount(resource, limit)}; "
-                    f"raise budget.{resource} and run again: it goes on from here"
-                )
+                return f"budget.{resource} is used up: {amount(resource, used)} of {amount(resource, limit)}"
         return ""
 
 
@@ -174,20 +220,23 @@ def _value(amount: float | None) -> Value:
     return missing("no meter") if amount is None else measured(amount)
 
 
-def check_memory(stage: str, predicted_peak: float, available: float) -> None:
+def check_memory(
+    stage: str, predicted_peak: float, available: float, ways_out: Callable[[], str] | None = None
+) -> None:
     """Refuse a stage that won't fit into the machine.
 
     Args:
         stage: its name.
         predicted_peak: bytes its process is predicted to need.
         available: bytes a new process can take (`machine.available_memory()`).
+        ways_out: says what would fit, for the hint; None: name the parameters alone.
 
     Raises:
         UserError: the predicted peak is larger; names what would make it fit.
     """
     if predicted_peak > available:
         raise UserError(
-            f"{stage}: needs about {_amount('memory_bytes', predicted_peak)} of memory, "
-            f"and this machine has {_amount('memory_bytes', available)} free",
-            f"lower {LESS_MEMORY.get(stage, stage)}",
+            f"{stage}: needs about {amount('memory_bytes', predicted_peak)} of memory, "
+            f"and this machine has {amount('memory_bytes', available)} free",
+            f"lower {LESS_MEMORY.get(stage, stage)}" + (f"; {ways_out()}" if ways_out is not None else ""),
         )

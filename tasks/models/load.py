@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
-from tasks.models import Config
+from tasks.models import Config, positions
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -27,7 +27,7 @@ def read_config(folder: Path) -> Config:
         path = folder / name
         if path.exists():
             try:
-                return dict(json.loads(path.read_text(encoding="utf-8")))
+                return dict(json.loads(path.read_text(encoding="utf-8"), object_hook=_infinite))
             except ValueError as error:
                 raise UserError(f"{path}: not valid JSON ({error})") from None
     raise UserError(
@@ -36,17 +36,22 @@ def read_config(folder: Path) -> Config:
     )
 
 
+def _infinite(entry: dict[str, Any]) -> Any:
+    """Transformers writes infinity as `{"__float__": "Infinity"}`, which is valid JSON."""
+    return float(entry["__float__"]) if entry.keys() == {"__float__"} else entry
+
+
 def check_context(name: str, wanted: int, folder: Path) -> None:
     """Refuse a context longer than the model has positions.
 
     Raises:
         UserError: names the parameter `name` and both lengths.
     """
-    limit = read_config(folder).get("max_position_embeddings")
+    limit = positions(read_config(folder))
     if limit and wanted > limit:
         raise UserError(
             f"{name}: found {wanted}; the model has {limit} positions",
-            "lower it, or raise max_position_embeddings in design",
+            "lower it, or raise the model's longest context in design",
         )
 
 
@@ -69,9 +74,10 @@ def load_model(folder: Path, dtype: str = "auto") -> Any:
     from transformers import AutoModelForCausalLM
 
     from tasks.models.device import best_device
+    from tasks.models.ternary import dense_config, make_ternary
 
-    drop_notice_of_missing_kernel()
-    read_config(folder)
+    drop_notices_of_missing_kernels()
+    config = read_config(folder)
     if not has_weights(folder):
         raise UserError(f"{folder}: no weights (*.safetensors)", "pickled weights are not read: convert them first")
     with friendly_errors(folder), quiet():
@@ -82,37 +88,62 @@ def load_model(folder: Path, dtype: str = "auto") -> Any:
             output_loading_info=True,
             trust_remote_code=False,
             use_safetensors=True,
+            config=dense_config(folder, config),
         )
     if info["missing_keys"] or info["mismatched_keys"]:
         names = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
         raise UserError(f"{folder}: the weights don't fit config.json: {', '.join(names[:3])} ({len(names)} in all)")
+    make_ternary(model, config)
     if getattr(model, "hf_quantizer", None) is None:
         model.to(best_device())
-    return model.eval()
+    return unscaled(model).eval()
 
 
 def new_model(config: Config, seed: int) -> Any:
     """A freshly initialised float32 model of a blueprint, the same for the same seed."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     from tasks.models.device import best_device
 
+    drop_notices_of_missing_kernels()
     torch.manual_seed(seed)
+    with quiet():
+        return unscaled(_from_config(config, torch.float32)).to(best_device()).eval()
+
+
+def unscaled(model: Any) -> Any:
+    """`model` without RWKV's halving of weights on the way from training to evaluation, which saved weights would keep.
+
+    It keeps float16 from overflowing in deep models and changes nothing else (`rescale_every`).
+    """
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = 0
+    return model
+
+
+def _from_config(config: Config, dtype: Any = None) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from tasks.models.ternary import make_ternary
+
     fields = {key: value for key, value in config.items() if key != "model_type"}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **fields), dtype=torch.float32)
-    return model.to(best_device()).eval()
+    made = AutoConfig.for_model(config["model_type"], **fields)
+    model = AutoModelForCausalLM.from_config(made, **({} if dtype is None else {"dtype": dtype}))
+    make_ternary(model, config)
+    return model
+
+
+def outline(config: Config) -> Any:
+    """The model transformers would make of a config, without weights (on torch's meta device)."""
+    import torch
+
+    with torch.device("meta"), quiet():
+        return _from_config(config)
 
 
 def weight_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight transformers would make of a config, without making them."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    fields = {key: value for key, value in config.items() if key != "model_type"}
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **fields))
-    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    return {name: tuple(weight.shape) for name, weight in outline(config).named_parameters()}
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -187,10 +218,12 @@ def quiet() -> Iterator[None]:
         hf_logging.set_verbosity(level)
 
 
-def drop_notice_of_missing_kernel() -> None:
-    """Drop the one line in which bitsandbytes regrets an optional package; its own kernel computes the same."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_news)
+def drop_notices_of_missing_kernels() -> None:
+    """Drop the lines in which libraries regret optional packages; their own kernels compute the same, if slower."""
+    for name in ("bitsandbytes.backends.cpu.ops", "transformers.integrations.hub_kernels"):
+        logging.getLogger(name).addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")
+    said = str(record.msg)
+    return not (said.startswith("Failed to load CPU gemm_4bit_forward") or "is falling back to its reference" in said)

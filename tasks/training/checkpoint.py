@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.job import Job
+from tasks.training.balance import balancing_state
 
 KEEP = 2
 
@@ -47,6 +48,7 @@ def save(job: Job, model: Any, optimizer: Any, progress: Progress) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     weights = {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    weights |= balancing_state(model)
     save_file(weights, unfinished / "weights.safetensors")
     save_file(_optimizer_tensors(optimizer), unfinished / "optimizer.safetensors")
     (unfinished / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")

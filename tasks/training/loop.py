@@ -13,8 +13,9 @@ from tasks.core.job import Job
 from tasks.core.measure import Metrics, Value, counted, measured, missing
 from tasks.models.device import autocast
 from tasks.training import checkpoint
-from tasks.training.flops import Flops, count
-from tasks.training.loss import IGNORED, next_token_loss
+from tasks.training.balance import BiasBalance
+from tasks.training.flops import Flops
+from tasks.training.loss import IGNORED, next_token_loss, training_losses
 from tasks.training.schedule import Schedule
 
 Batch = tuple[Any, Any]
@@ -56,6 +57,7 @@ class Loop:
     ) -> None:
         self.model, self.batch, self.settings, self.job, self.validate = model, batch, settings, job, validate
         self.optimizer = _adamw(model, settings)
+        self.balance = BiasBalance(model)
         self.progress = checkpoint.Progress()
 
     def run(self) -> Metrics:
@@ -66,6 +68,7 @@ class Loop:
             OverBudget: a resource ran out; a checkpoint of this very step is kept.
         """
         self.progress = checkpoint.restore(self.job, self.model, self.optimizer)
+        self.job.flops = self.progress.flops
         self.model.train()
         flops = self._count_flops()
         with self.job.progress(self.settings.steps, self.progress.step) as bar:
@@ -76,6 +79,8 @@ class Loop:
                 self._stop_if_over_budget()
                 if self.progress.step % self.settings.checkpoint_every == 0:
                     checkpoint.save(self.job, self.model, self.optimizer, self.progress)
+        if self.progress.step:  # whatever stops the evaluation that follows, the training is kept
+            checkpoint.save(self.job, self.model, self.optimizer, self.progress)
         self.model.eval()
         return self._metrics()
 
@@ -87,10 +92,9 @@ class Loop:
             some = ids.clone()
             some[:, labelled:] = IGNORED
             next_token_loss(self.model, ids, some).backward()
+            self.optimizer.zero_grad(set_to_none=True)
 
-        flops = count(one_sequence, inputs.shape[1])
-        self.optimizer.zero_grad(set_to_none=True)
-        return flops
+        return Flops(one_sequence)
 
     def _step(self, flops: Flops) -> dict[str, float]:
         import torch
@@ -101,34 +105,44 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         inputs, labels = self.batch(step)
-        with autocast(settings.precision):
-            loss = next_token_loss(self.model, inputs, labels)
-        loss.backward()
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm))
-        value = float(loss.detach())
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise Diverged(
-                f"{self.job.stage}: the loss at step {step} is not a number (loss {value}, gradient norm {norm})",
-                f"lower {self.job.stage}.learning_rate (now {settings.learning_rate}) or raise the warm-up; "
-                "the last checkpoint is kept",
-            )
+        learned = self._gradient(inputs, labels)
         self.optimizer.step()
+        self.balance.update()
         self.optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - started
         self.progress.step += 1
         self.progress.tokens += inputs.numel()
         self.progress.flops += flops.of(inputs.shape[0], inputs.shape[1], int((labels != IGNORED).sum()))
         self.progress.seconds += seconds
-        self.progress.recent = [*self.progress.recent[-19:], value]
+        self.progress.recent = [*self.progress.recent[-19:], learned["loss"]]
         return {
             "step": step,
-            "loss": value,
+            **learned,
             "learning_rate": rate,
-            "grad_norm": norm,
             "tokens_per_second": inputs.numel() / seconds,
             "seconds": self.progress.seconds,
         }
+
+    def _gradient(self, inputs: Any, labels: Any) -> dict[str, float]:
+        """Forward and backward pass of one batch; `balance_loss` is in the gradient beside `loss`, not in it."""
+        import torch
+
+        settings = self.settings
+        with autocast(settings.precision), self.balance.watching():
+            loss, uneven = training_losses(self.model, inputs, labels)
+        (loss if uneven is None else loss + uneven).backward()
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm))
+        value = float(loss.detach())
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise Diverged(
+                f"{self.job.stage}: the loss at step {self.progress.step} is not a number "
+                f"(loss {value}, gradient norm {norm})",
+                f"lower {self.job.stage}.learning_rate (now {settings.learning_rate}) or raise the warm-up; "
+                "the last checkpoint is kept",
+            )
+        balance = {} if uneven is None else {"balance_loss": float(uneven.detach())}
+        return {"loss": value, **balance, "grad_norm": norm}
 
     def _record(self, row: dict[str, float]) -> None:
         due = self.settings.eval_every and self.progress.step % self.settings.eval_every == 0
@@ -137,6 +151,7 @@ class Loop:
         self.job.record(**row, validation_loss=loss)
 
     def _stop_if_over_budget(self) -> None:
+        self.job.flops = self.progress.flops
         reason = self.job.over_budget(self.progress.flops)
         if reason and self.progress.step < self.settings.steps:
             checkpoint.save(self.job, self.model, self.optimizer, self.progress)

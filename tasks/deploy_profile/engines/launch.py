@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -39,6 +40,23 @@ def launch(name: str, request: Request) -> Outcome:
     if done.returncode:
         raise RuntimeError(f"engine {name} failed:\n{done.stderr[-4000:]}")
     return _outcome(json.loads(_last_line(done.stdout)))
+
+
+def kept(name: str, request: Request, work: Path) -> Outcome:
+    """The same, once: an attempt that was stopped leaves under `work` what its engines showed.
+
+    Raises:
+        UserError, RuntimeError: as `launch`.
+    """
+    asked = hashlib.sha256(json.dumps(asdict(request), sort_keys=True).encode()).hexdigest()
+    place = work / f"engine-{name}-{asked[:16]}.json"
+    if place.exists():
+        return _outcome(json.loads(place.read_text(encoding="utf-8")))
+    outcome = launch(name, request)
+    unfinished = place.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+    os.replace(unfinished, place)
+    return outcome
 
 
 def _ended(name: str, by: signal.Signals, said: str) -> UserError:

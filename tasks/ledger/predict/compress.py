@@ -7,7 +7,7 @@ from tasks.accounting.lora import linear_layers
 from tasks.core.measure import Metrics, modelled
 from tasks.evaluate.loyalty import MAX_POSITIONS
 from tasks.ledger.predict import constants
-from tasks.ledger.predict.cost import compute, disk
+from tasks.ledger.predict.cost import disk, traffic
 from tasks.ledger.predict.quality import Kept, samples, scoring, scoring_flops, scoring_memory
 from tasks.ledger.predict.subject import Subject
 
@@ -42,7 +42,8 @@ def compressed(about: Subject) -> Kept:
 
 
 def _quantized(size: int, method: str) -> Kept:
-    return Kept(size, "float32", constants.QUANTIZED_SLOWDOWN[method], constants.QUANTIZED_LAYER_SECONDS[method])
+    called = constants.QUANTIZED_LAYER_SECONDS[method]
+    return Kept(size, "float32", constants.QUANTIZED_SLOWDOWN[method], called, called)
 
 
 def compress(about: Subject) -> Metrics:
@@ -51,7 +52,7 @@ def compress(about: Subject) -> Metrics:
     size = accounting.parameters(about.config)
     alike = min(about.heldout_tokens, MAX_POSITIONS)
     tokens = {"original": about.heldout_tokens + alike, "compressed": about.heldout_tokens * (1 + MISTYPED) + alike}
-    comparing = compute(about.machine, "float32", 0, alike * constants.LOYALTY_ELEMENTS * about.anatomy.vocab)
+    comparing = traffic(about.machine, alike * constants.LOYALTY_TRAFFIC * about.anatomy.vocab)
     evaluation = (
         scoring(about, before, tokens["original"])
         + scoring(about, after, tokens["compressed"])

@@ -7,32 +7,74 @@ Rates that a machine's own measurement can scale are kept as shares of it. Not t
 
 from __future__ import annotations
 
-GEMM_EFFICIENCY = {"float32": 0.9, "bfloat16": 0.5}
-"""Share of the best matrix-product rate that a model's layers reach."""
+from dataclasses import dataclass
 
-BYTES_PER_ELEMENT = 15.0
-"""Memory traffic of one element of an intermediate result, from eager forward passes: written, read again, page faults."""
 
-TRAINING_TRAFFIC = 4.0
-"""Traffic of forward and backward pass as a multiple of the forward pass's."""
+@dataclass(frozen=True)
+class Pass:
+    """What a pass over a batch costs on a CPU, fitted to single steps of 20 shapes (64 to 512 wide, 2 to 12 layers).
 
-ELEMENTS_PER_WIDTH, ELEMENTS_PER_INNER, ELEMENTS_PER_VOCAB = 16, 4, 3
-"""Intermediate elements of one token: per layer and unit of width, per layer and unit of inner width, per logit."""
+    Attributes:
+        gemm: share of the best matrix-product rate that a model's layers reach.
+        attention: the same of its attention.
+        stream: bytes of memory traffic per token, layer and unit of width: norms, residuals, copies.
+        output: per token and output of a matrix: gates, activations, casts, rotations.
+        logit: per token and logit.
+        layer_seconds: calling one layer from Python, whatever its size.
+    """
+
+    gemm: float
+    attention: float
+    stream: float
+    output: float
+    logit: float
+    layer_seconds: float
+
+
+TRAINING = {
+    "bfloat16": Pass(0.81, 0.45, 1080.0, 108.0, 296.0, 2.7e-3),
+    "float32": Pass(0.82, 0.70, 229.0, 90.0, 262.0, 3.9e-3),
+}
+"""Forward and backward pass, by type of the matrix products; weights and the stream between layers are float32."""
+
+AUTOCAST = Pass(0.40, 0.5, 139.0, 20.0, 119.0, 0.8e-3)
+"""Forward pass alone of float32 weights under bfloat16 autocast: validation."""
+
+FORWARD = {
+    "float32": Pass(0.73, 0.76, 56.0, 26.0, 89.0, 0.44e-3),
+    "bfloat16": Pass(0.5, 0.5, 56.0, 20.0, 89.0, 0.5e-3),
+}
+"""Forward pass alone of weights of that type."""
+
+SCAN_BYTES, DELTA_BYTES = 25.0, 15.0
+"""Traffic per FLOP of a scan's and of a delta rule's products, which transformers' plain torch writes out."""
+
+CHUNK_SECONDS = 1.0e-3
+"""Calling the operators of one chunk of a delta rule."""
+
+POSITION_SECONDS, POSITION_BACKWARD_SECONDS = 60e-6, 1.0e-3
+"""Calling the operators of one position of a recurrence that is a loop over positions (RWKV), forward and backward."""
+
+EXPERTS_SECONDS = 8e-3
+"""Sorting a batch's tokens by expert, the grouped products of every expert, and adding up, in one layer."""
+
+BACKWARD = 3.0
+"""Time of forward and backward pass as a multiple of the forward pass's, for what happens between tokens."""
 
 LORA_ELEMENTS_IN, LORA_ELEMENTS_OUT = 2, 3
 """Intermediate elements an adapted layer adds for a token, per input and per output."""
 
-OPTIMIZER_ELEMENTS = 20
-"""Elements moved per trained parameter and step: clipping, AdamW, cast to the arithmetic of the forward pass."""
+ADAPTER_BYTES = 15.0
+"""Traffic of one of those elements, and `BACKWARD` times that with the backward pass."""
 
-SAVED_PER_WIDTH, SAVED_PER_INNER, SAVED_PER_VOCAB = 16, 6, 4
-"""Elements one token keeps until the backward pass: per unit of width, of inner width, per logit (float32)."""
+OPTIMIZER_BYTES = 110.0
+"""Traffic per trained parameter and step: clipping, AdamW, cast to the arithmetic of the forward pass."""
 
-LAYER_SECONDS = 0.5e-3
-"""Calling one layer from Python in a forward pass, whatever its size."""
-
-DECODE_EFFICIENCY = {"float32": 1.0, "bfloat16": 0.4}
+DECODE_EFFICIENCY = {"float32": 0.6, "bfloat16": 0.3}
 """Share of the memory bandwidth at which transformers reads weights while one token is generated."""
+
+DECODE_LAYER_SECONDS, DECODE_TOKEN_SECONDS = 0.28e-3, 0.5e-3
+"""Calling a layer for one token, and everything around the layers."""
 
 LLAMA_CPP_EFFICIENCY = 0.29
 """The same of llama.cpp, on the host's memory (two cores: bound by arithmetic, the same for Q8_0 and Q4_1)."""
@@ -41,14 +83,14 @@ LLAMA_CPP_TOKEN_SECONDS = 0.1e-3
 """What llama.cpp takes for a token of the smallest model."""
 
 QUANTIZED_LAYER_SECONDS = {"int8": 1.5e-3, "nf4": 0.6e-3}
-"""`LAYER_SECONDS` of a layer in bitsandbytes' hands."""
+"""`layer_seconds` of a layer in bitsandbytes' hands."""
 
-QUANTIZED_SLOWDOWN = {"int8": 3.0, "nf4": 3.0}
+QUANTIZED_SLOWDOWN = {"int8": 2.0, "nf4": 2.2}
 """Forward pass and decoding through bitsandbytes' layers on a CPU, as a multiple of plain weights'."""
 
 STARTUP_SECONDS = {
     "data": 1.5,
-    "design": 0.05,
+    "design": 0.01,
     "pretrain": 4.5,
     "finetune": 6.0,
     "compress": 5.5,
@@ -57,14 +99,26 @@ STARTUP_SECONDS = {
 """Until a stage's first useful work: imports, from the second time on (cold, twice that)."""
 
 BASE_MEMORY_BYTES = {
-    "data": 320 << 20,
-    "design": 85 << 20,
+    "data": 348 << 20,
+    "design": 45 << 20,
     "pretrain": 550 << 20,
-    "finetune": 740 << 20,
+    "finetune": 630 << 20,
     "compress": 620 << 20,
     "deploy_profile": 550 << 20,
 }
 """Resident set after those imports."""
+
+LOGIT_BYTES = 7.6
+"""Bytes per logit of a training step beside its logarithm, which is an activation: as computed, gradient."""
+
+FRAGMENTED = 0.33
+"""Bytes of a training step that the allocator holds and can't use, per byte of activations."""
+
+RETAINED = 0.85
+"""Share of what a training step took that the process still holds when the evaluation begins."""
+
+LOGIT_COPIES = 3.0
+"""Copies of a batch's logits while it is scored, in float32."""
 
 SHAPE_BYTES = 28 << 20
 """What the bfloat16 kernels of a CPU keep for every length of batch they have met."""
@@ -75,10 +129,10 @@ STEP_SECONDS = 10e-3
 ENGINE_SECONDS = {"transformers": 6.5, "llama_cpp": 0.5}
 """Start of an engine's process, imports included."""
 
-TEXT_COPIES = 6.0
+TEXT_COPIES = 14.6
 """Memory of the data stage per byte of its text."""
 
-TOKENIZED_BYTES = 200.0
+TOKENIZED_BYTES = 55.0
 """Memory of a token while a batch of documents is tokenized: ids, offsets, masks, and Python's lists of them."""
 
 BPE_BYTES_PER_SECOND = 3.2e6
@@ -123,8 +177,8 @@ TENSOR_HEADER_BYTES = 130
 NF4_STATE_BYTES = 1500
 """What bitsandbytes stores beside a 4-bit layer: two code books and a description."""
 
-LOYALTY_ELEMENTS, LOYALTY_COPIES, LOYALTY_BYTES = 30, 15, 1 << 26
-"""Comparing two predictions: elements moved per logit; copies of a batch of logits, and a batch's largest size."""
+LOYALTY_TRAFFIC, LOYALTY_COPIES, LOYALTY_BYTES = 450, 3.7, 1 << 28
+"""Comparing two predictions: bytes moved per logit; copies the heap keeps of the logits, up to four batches of them."""
 
 TOKENIZER_BYTES = 75
 """Bytes of a tokenizer's files per token of its vocabulary."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.accounting import Anatomy, Block
+from tasks.accounting import Anatomy
+from tasks.accounting.delta import CHUNK, DeltaRule
+from tasks.accounting.mamba import Scan
+from tasks.accounting.recurrent import chunks_of
+from tasks.accounting.rwkv import TimeMixing
 from tasks.core.measure import Metrics, modelled
 from tasks.ledger.machine import Machine
 from tasks.ledger.predict import constants
+from tasks.ledger.predict.constants import Pass
 
 
 @dataclass(frozen=True)
@@ -59,38 +64,62 @@ class Cost:
                 int(base + peak_memory), f"{base >> 20} MiB of libraries + {peak_memory / (1 << 20):.0f} MiB of data"
             ),
         }
-        if machine.device_watts:
-            note = f"{total.device:.3g} s x {machine.device_watts:g} W power limit"
-            metrics["energy_joules/gpu"] = modelled(total.device * machine.device_watts, note)
+        watts = machine.device_watts or (machine.watts if machine.device != "cpu" else 0.0)
+        if watts:
+            note = f"{total.device:.3g} s x {watts:g} W power limit"
+            metrics["energy_joules/gpu"] = modelled(total.device * watts, note)
         return metrics
 
 
-def compute(machine: Machine, dtype: str, flops: float, elements: float, calls: float = 0.0) -> Cost:
-    """Matrix products at the machine's rate, then everything between them at its memory bandwidth.
+def work(
+    machine: Machine, rate: Pass, dtype: str, anatomy: Anatomy, sequences: float, context: int, logits: float = 1.0
+) -> Cost:
+    """A pass over `sequences` of `context` tokens.
 
     Args:
         machine: measured rates.
-        dtype: "float32" or "bfloat16".
-        flops: of the matrix products.
-        elements: intermediate elements written and read.
-        calls: layers called from Python.
+        rate: what a pass of this kind reaches.
+        dtype: of the matrix products, "float32" or "bfloat16".
+        anatomy: the model.
+        sequences: how many.
+        context: tokens of each.
+        logits: share of the tokens that have logits.
     """
-    rate = machine.gemm_flops_per_second[dtype] * constants.GEMM_EFFICIENCY[dtype]
-    traffic = elements * constants.BYTES_PER_ELEMENT / machine.bandwidth_bytes_per_second
-    return Cost(serial=calls * constants.LAYER_SECONDS, device=flops / rate + traffic)
+    backward = constants.BACKWARD if rate in constants.TRAINING.values() else 1.0
+    tokens, peak = sequences * context, machine.gemm_flops_per_second[dtype]
+    flops = sum(block.matrix_flops for block in anatomy.blocks) + anatomy.head_matrix.flops * logits
+    outputs = sum(matrix.outputs * matrix.active for block in anatomy.blocks for matrix in block.matrices)
+    traffic = rate.stream * anatomy.width * anatomy.layers + rate.output * outputs + rate.logit * anatomy.vocab * logits
+    products = Cost(device=backward * tokens * flops / (peak * rate.gemm))
+    moved = Cost(device=tokens * traffic / machine.bandwidth_bytes_per_second)
+    called = Cost(device=rate.layer_seconds * anatomy.layers)
+    between = _between(machine, rate.attention * peak, anatomy, sequences, context) * backward
+    looped = sum(isinstance(part, TimeMixing) for block in anatomy.blocks for part in block.mixings) * context
+    seconds = constants.POSITION_SECONDS + (constants.POSITION_BACKWARD_SECONDS if backward > 1 else 0.0)
+    return products + moved + called + between + Cost(serial=looped * seconds)
 
 
-def forward_elements(anatomy: Anatomy, logits: float = 1.0) -> float:
-    """Intermediate elements of one token's forward pass, with logits for a share of the tokens."""
-    inner = sum(inner_width(block) for block in anatomy.blocks)
-    inside = constants.ELEMENTS_PER_WIDTH * anatomy.width * anatomy.layers + constants.ELEMENTS_PER_INNER * inner
-    return inside + constants.ELEMENTS_PER_VOCAB * anatomy.vocab * logits
+def _between(machine: Machine, rate: float, anatomy: Anatomy, sequences: float, context: int) -> Cost:
+    """What happens between tokens, and experts: products where a kernel does them, else traffic and calls."""
+    total = Cost()
+    for block in anatomy.blocks:
+        for part in block.mixings:
+            flops = sequences * part.forward_flops(context)
+            moved = flops / machine.bandwidth_bytes_per_second
+            if isinstance(part, Scan):
+                total += Cost(device=moved * constants.SCAN_BYTES)
+            elif isinstance(part, DeltaRule):
+                called = constants.CHUNK_SECONDS * chunks_of(context, CHUNK)
+                total += Cost(serial=called, device=moved * constants.DELTA_BYTES)
+            else:
+                total += Cost(device=flops / rate)
+        total += Cost(device=constants.EXPERTS_SECONDS * any(matrix.copies > 1 for matrix in block.matrices))
+    return total
 
 
-def inner_width(block: Block) -> int:
-    """Width of what the block's last matrices read."""
-    last = max(matrix.order for matrix in block.matrices)
-    return sum(matrix.inputs * matrix.active for matrix in block.matrices if matrix.order == last)
+def traffic(machine: Machine, size: float) -> Cost:
+    """Move that many bytes through the memory of the models' device."""
+    return Cost(device=size / machine.bandwidth_bytes_per_second)
 
 
 def disk(machine: Machine, size: float) -> Cost:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks import accounting
 from tasks.core.measure import Metrics, modelled
 from tasks.data.shards import BATCH
+from tasks.design.run import costs
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.cost import Cost, disk
 from tasks.ledger.predict.subject import Subject
@@ -42,25 +42,14 @@ def data(about: Subject) -> Metrics:
 
 
 def design(about: Subject) -> Metrics:
-    """A few sums; the figures are exact."""
-    size = accounting.parameters(about.config)
-    context = about.config["max_position_embeddings"]
+    """A few sums; the figures are the stage's own, and exact."""
     exact = "exact, from the config"
-    formulas = {
-        "forward_flops_per_token": accounting.forward_flops_per_token,
-        "training_flops_per_token": accounting.training_flops_per_token,
-        "decode_flops_per_token": accounting.decode_flops_per_token,
-    }
     return {
         **Cost().metrics("design", about.machine, 0, "a few sums"),
         "flops": modelled(0, "no matrix products"),
-        "parameters": modelled(size, exact),
-        "active_parameters": modelled(size, exact),
         **{
-            name: modelled(formula(about.config, context), f"context of {context}")
-            for name, formula in formulas.items()
+            name: modelled(value.value, f"{exact}; {value.note}" if value.note else exact)
+            for name, value in costs(about.config).items()
+            if value.value is not None
         },
-        "kv_cache_bytes_per_token": modelled(accounting.kv_cache_bytes_per_token(about.config), exact),
-        "model_bytes/float32": modelled(4 * size, exact),
-        "model_bytes/bfloat16": modelled(2 * size, exact),
     }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tasks import accounting
 from tasks.accounting.lora import linear_layers
-from tasks.core.measure import Metrics, modelled
+from tasks.core.measure import Metrics, missing, modelled
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.compress import compressed
-from tasks.ledger.predict.cost import Cost, compute, disk, forward_elements
+from tasks.ledger.predict.cost import Cost, disk, work
 from tasks.ledger.predict.quality import Kept, decode_seconds, generation, samples
 from tasks.ledger.predict.subject import Subject
 
@@ -51,11 +51,12 @@ def deploy_profile(about: Subject) -> Metrics:
     """Export, then generate under every engine in a process of its own."""
     params, model = about.params.deploy_profile, compressed(about)
     size = accounting.parameters(about.config)
-    sizes = {kind: gguf_bytes(about, kind) for kind in params.gguf}
+    sizes: dict[str, int] = {kind: gguf_bytes(about, kind) for kind in params.gguf}
+    engines_known = [engine for engine in params.engines if engine == "transformers" or about.model_type == "llama"]
     export = Cost(serial=sum(size / constants.QUANTIZE_WEIGHTS_PER_SECOND[kind] for kind in params.gguf))
     export += disk(about.machine, sum(sizes.values()) + 2 * model.bytes)
     engines = Cost()
-    for engine in params.engines:
+    for engine in engines_known:
         engines += _profiled(about, engine, model)
     middle = params.prompt_tokens + params.max_new_tokens // 2
     generations = (1 + params.warmup + params.repeats) * len(params.engines)
@@ -76,18 +77,30 @@ def deploy_profile(about: Subject) -> Metrics:
             accounting.decode_flops_per_token(about.config, middle), f"exact, with {middle} tokens in the cache"
         ),
         "model_bytes/safetensors": modelled(model.bytes, "as compress keeps it"),
-        **{f"model_bytes/{kind}": modelled(value, "layers' shapes and a header") for kind, value in sizes.items()},
-        "delivery_bytes": modelled(sizes[params.serve], f"the {params.serve} GGUF"),
+        **_delivered(about, sizes, model),
         **{
             f"decode_tokens_per_second/{engine}": modelled(1 / token_seconds(about, engine), per_engine)
-            for engine in params.engines
+            for engine in engines_known
         },
         **{
             f"cpu_seconds_per_token/{engine}": modelled(token_seconds(about, engine) * about.machine.cores, "all cores")
-            for engine in params.engines
+            for engine in engines_known
             if about.machine.device == "cpu"
         },
     }
+
+
+def _delivered(about: Subject, sizes: dict[str, int], model: Kept) -> Metrics:
+    """Bytes of the files; only Llama-like models are written as GGUF."""
+    if about.model_type != "llama":
+        sizes = {}
+    files = {f"model_bytes/{kind}": modelled(size, "layers' shapes and a header") for kind, size in sizes.items()}
+    serve: str = about.params.deploy_profile.serve
+    if serve == "safetensors":
+        return files | {"delivery_bytes": modelled(model.bytes, "the safetensors file")}
+    unknown = missing(f"a {about.model_type} model is not written as GGUF")
+    delivered = modelled(sizes[serve], f"the {serve} GGUF") if serve in sizes else unknown
+    return files | {"delivery_bytes": delivered}
 
 
 def _profiled(about: Subject, engine: str, model: Kept) -> Cost:
@@ -97,7 +110,6 @@ def _profiled(about: Subject, engine: str, model: Kept) -> Cost:
     start = Cost(serial=constants.ENGINE_SECONDS[engine])
     if engine == "transformers":
         return start + generation(about, model, params.prompt_tokens, params.max_new_tokens) * count
-    flops = params.prompt_tokens * accounting.forward_flops_per_token(about.config, params.prompt_tokens)
-    elements = params.prompt_tokens * forward_elements(about.anatomy)
-    prefill = compute(about.machine, "float32", flops, elements)
+    rate = constants.FORWARD["float32"]
+    prefill = work(about.machine, rate, "float32", about.anatomy, 1, params.prompt_tokens)
     return start + (prefill + Cost(device=token_seconds(about, engine) * params.max_new_tokens)) * count

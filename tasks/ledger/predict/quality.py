@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tasks.accounting import forward_flops_per_token
+from tasks import accounting
 from tasks.evaluate.samples import CHAT_PROMPTS, PROMPT_TOKENS, TEXT_PROMPTS
 from tasks.ledger.predict import constants
-from tasks.ledger.predict.cost import Cost, compute, forward_elements
+from tasks.ledger.predict.cost import Cost, work
 from tasks.ledger.predict.subject import Subject
 
 
@@ -19,47 +19,52 @@ class Kept:
         bytes: of its weights.
         dtype: of its products.
         slowdown: of its forward pass, beside plain weights of that dtype.
-        layer_seconds: of calling a layer.
+        layer_seconds: of calling a layer for a batch.
+        decode_layer_seconds: of calling it for one token.
     """
 
     bytes: float
     dtype: str
     slowdown: float = 1.0
-    layer_seconds: float = constants.LAYER_SECONDS
+    layer_seconds: float = constants.FORWARD["float32"].layer_seconds
+    decode_layer_seconds: float = constants.DECODE_LAYER_SECONDS
 
 
 def scoring_flops(about: Subject, tokens: float) -> float:
     """FLOPs of one forward pass over `tokens` tokens of held-out text."""
-    return tokens * forward_flops_per_token(about.config, about.params.evaluate.context_length)
+    return tokens * accounting.forward_flops_per_token(about.config, about.params.evaluate.context_length)
 
 
 def scoring(about: Subject, model: Kept, tokens: float) -> Cost:
     """Score `tokens` tokens of held-out text."""
     evaluate = about.params.evaluate
-    batches = tokens / (evaluate.context_length * evaluate.batch_size)
-    elements = tokens * forward_elements(about.anatomy)
-    work = compute(about.machine, model.dtype, scoring_flops(about, tokens), elements, batches * about.anatomy.layers)
-    return Cost(serial=work.serial, device=work.device * model.slowdown)
+    sequences = tokens / evaluate.context_length
+    rate = replace(constants.FORWARD[model.dtype], layer_seconds=0.0)
+    one = work(about.machine, rate, model.dtype, about.anatomy, evaluate.batch_size, evaluate.context_length)
+    batches = sequences / evaluate.batch_size
+    called = Cost(device=batches * about.anatomy.layers * model.layer_seconds)
+    return Cost(serial=one.serial, device=one.device * model.slowdown) * batches + called
 
 
 def scoring_memory(about: Subject) -> float:
     """Bytes of the logits of one batch: as computed, in float32, and their logarithms."""
     evaluate = about.params.evaluate
     tokens = min(evaluate.batch_size * evaluate.context_length, about.heldout_tokens)
-    return 3.0 * tokens * about.anatomy.vocab * 4
+    return constants.LOGIT_COPIES * tokens * about.anatomy.vocab * 4
 
 
 def decode_seconds(about: Subject, model: Kept) -> float:
-    """Seconds of one generated token under transformers: read the weights once, call every layer once."""
+    """Seconds of one generated token under transformers: read the weights it passes once, call every layer once."""
     efficiency = constants.DECODE_EFFICIENCY[model.dtype]
-    read = model.bytes / (about.machine.bandwidth_bytes_per_second * efficiency)
-    return read * model.slowdown + about.anatomy.layers * model.layer_seconds
+    passed = accounting.active_parameters(about.config) / accounting.parameters(about.config)
+    read = model.bytes * passed / (about.machine.bandwidth_bytes_per_second * efficiency)
+    calls = about.anatomy.layers * model.decode_layer_seconds + constants.DECODE_TOKEN_SECONDS
+    return read * model.slowdown + calls
 
 
 def generation(about: Subject, model: Kept, prompt: float, tokens: float) -> Cost:
     """Read a prompt and generate `tokens` tokens under transformers."""
-    flops = prompt * forward_flops_per_token(about.config, int(prompt))
-    prefill = compute(about.machine, model.dtype, flops, prompt * forward_elements(about.anatomy), about.anatomy.layers)
+    prefill = work(about.machine, constants.FORWARD[model.dtype], model.dtype, about.anatomy, 1, max(1, int(prompt)))
     return prefill + Cost(device=decode_seconds(about, model) * tokens)
 
 

@@ -14,7 +14,7 @@ from tasks.core.errors import UserError
 from tasks.ledger.machine import Machine
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.packaged import packaged_config
-from tasks.ledger.predict.text import source_text
+from tasks.ledger.predict.text import Text, source_text
 from tasks.models import Config
 from tasks.models.load import read_config
 from tasks.params import Params
@@ -54,6 +54,22 @@ class Subject:
         return read(self.config)
 
     @property
+    def model_type(self) -> str:
+        """The architecture, by the name transformers has for it."""
+        return str(self.config.get("model_type", "llama"))
+
+    def technique(self, stage: str) -> str:
+        """What a stage is told to use: runs of the same technique resemble each other."""
+        params = self.params
+        return {
+            "data": params.data.tokenizer.method,
+            "pretrain": self.precision(params.pretrain.precision),
+            "finetune": f"{params.finetune.method} {self.precision(params.finetune.precision)}",
+            "compress": params.compress.method,
+            "deploy_profile": " ".join(params.deploy_profile.engines),
+        }.get(stage, "")
+
+    @property
     def train_tokens(self) -> float:
         """Tokens of the training split."""
         share = 1 - self.params.data.validation_fraction - self.params.data.test_fraction
@@ -81,8 +97,8 @@ class Subject:
         return "float32" if self.stored == 4 else "bfloat16"
 
 
-def subject(params: Params, machine: Machine) -> Subject:
-    """Work out what will be trained on what.
+def subject(params: Params, machine: Machine, source: Text | None = None) -> Subject:
+    """Work out what will be trained on what; `source`: the text of `data.source`, where it has been looked at already.
 
     Raises:
         UserError: the model or the text can't be known yet; says what is missing.
@@ -99,7 +115,7 @@ def subject(params: Params, machine: Machine) -> Subject:
         raise UserError(f"design.{params.design.method}: {error}") from None
     except KeyError as error:
         raise UserError(f"{init}: its config has no {error}: only Llama-like models can be predicted") from None
-    source = source_text(Path(params.data.source))
+    source = source or source_text(Path(params.data.source))
     text = source.first(params.data.max_documents)
     stored = 2 if existing is not None and str(_dtype(existing)) in ("bfloat16", "float16") else 4
     rate = chats = bytes_per_token(vocab)

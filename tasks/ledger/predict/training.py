@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import log2
 
 from tasks import accounting
@@ -10,37 +9,13 @@ from tasks.accounting import lora
 from tasks.core.measure import Metrics, modelled
 from tasks.finetune.chats import PADDED_TO
 from tasks.ledger.predict import constants
-from tasks.ledger.predict.cost import Cost, compute, disk, forward_elements, inner_width
-from tasks.ledger.predict.quality import Kept, samples, scoring, scoring_memory
+from tasks.ledger.predict.cost import Cost, disk, traffic, work
+from tasks.ledger.predict.loss import expected_loss
+from tasks.ledger.predict.quality import Kept, samples, scoring
+from tasks.ledger.predict.resident import memory_parts, peak
+from tasks.ledger.predict.steps import Steps
 from tasks.ledger.predict.subject import Subject
 from tasks.pretrain.run import VALIDATION_SEQUENCES
-
-
-@dataclass(frozen=True)
-class Steps:
-    """A training run.
-
-    Attributes:
-        count: optimizer steps.
-        tokens: per step, padding included.
-        labelled: share of the tokens that have a label, and so logits.
-        flops: per token, forward and backward.
-        elements: intermediate elements an adapter adds per token.
-        trained: trainable parameters.
-        dtype: of the matrix products.
-        checkpoints: how often trained weights and optimizer state are written.
-        lengths: how many different lengths of batch there are.
-    """
-
-    count: int
-    tokens: float
-    labelled: float
-    flops: float
-    elements: float
-    trained: int
-    dtype: str
-    checkpoints: int
-    lengths: int = 1
 
 
 def pretrain(about: Subject) -> Metrics:
@@ -50,6 +25,7 @@ def pretrain(about: Subject) -> Metrics:
     steps = Steps(
         count=params.steps,
         tokens=params.batch_size * params.context_length,
+        context=params.context_length,
         labelled=1.0,
         flops=accounting.training_flops_per_token(about.config, params.context_length),
         elements=0.0,
@@ -60,7 +36,8 @@ def pretrain(about: Subject) -> Metrics:
     held = min(VALIDATION_SEQUENCES * params.context_length, about.validation_tokens)
     validations = params.steps // params.eval_every + 1 if params.steps else 0
     metrics = _trained(about, "pretrain", steps, held * validations, base_bytes=4)
-    return {**metrics, "parameters": modelled(size, "exact, from the config"), **_kept(about)}
+    metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
+    return metrics | expected_loss(about, steps.count * steps.tokens)
 
 
 def finetune(about: Subject) -> Metrics:
@@ -76,6 +53,7 @@ def finetune(about: Subject) -> Metrics:
     steps = Steps(
         count=params.steps,
         tokens=params.batch_size * length,
+        context=length,
         labelled=constants.LABELLED_SHARE,
         flops=_finetune_flops(about, length),
         elements=sum(
@@ -120,10 +98,7 @@ def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_by
     kept = Kept(size * about.stored, about.stored_dtype)
     flops = steps.flops * steps.tokens * steps.count
     training = _training(about, steps)
-    forward = validated * accounting.forward_flops_per_token(about.config, about.params.evaluate.context_length)
-    validation = compute(
-        about.machine, steps.dtype, forward, validated * forward_elements(about.anatomy, steps.labelled)
-    )
+    validation = _validation(about, steps, validated)
     evaluation = scoring(about, kept, about.heldout_tokens) + samples(about, kept)
     files = disk(about.machine, kept.bytes * 3 + steps.checkpoints * 12 * steps.trained)
     note = (
@@ -131,8 +106,8 @@ def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_by
         f"{validation.wall + files.wall:.3g} s validation and files"
     )
     cost = training + validation + evaluation + files
-    training_memory = size * base_bytes + (_memory(about, steps) if steps.count else 0.0)
-    memory = max(training_memory, kept.bytes + scoring_memory(about))
+    parts = memory_parts(about, steps, size * base_bytes)
+    memory = peak(about, parts, kept.bytes)
     counted = f"{steps.count} steps x {steps.tokens:g} tokens x {steps.flops:.4g} FLOP; evaluation not counted"
     metrics = cost.metrics(stage, about.machine, memory, note)
     metrics |= {"flops": modelled(flops, counted), "tokens": modelled(int(steps.tokens * steps.count), "steps x batch")}
@@ -140,6 +115,9 @@ def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_by
         metrics |= {
             "trainable_parameters": modelled(steps.trained, "exact, from the config"),
             "optimizer_bytes": modelled(8 * steps.trained, "two float32 moments per trainable parameter"),
+            "checkpoint_bytes": modelled(12 * steps.trained, "trainable parameters and both moments, float32"),
+            "activation_bytes/none": modelled(parts.activations, "tensors autograd keeps, counted layer by layer"),
+            "activation_bytes/checkpointing": modelled(parts.checkpointed, "blocks' inputs and one block's inside"),
             "training_seconds": modelled(training.wall, "products at the GEMM rate + elements at the bandwidth"),
             "tokens_per_second": modelled(steps.tokens * steps.count / training.wall, "tokens / training_seconds"),
         }
@@ -148,20 +126,21 @@ def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_by
 
 def _training(about: Subject, steps: Steps) -> Cost:
     """All optimizer steps."""
-    forward = forward_elements(about.anatomy, steps.labelled) + steps.elements
-    elements = constants.TRAINING_TRAFFIC * steps.tokens * forward + constants.OPTIMIZER_ELEMENTS * steps.trained
-    calls = 2 * about.anatomy.layers
-    step = compute(about.machine, steps.dtype, steps.flops * steps.tokens, elements, calls)
+    machine, rate = about.machine, constants.TRAINING[steps.dtype]
+    sequences = steps.tokens / steps.context
+    step = work(machine, rate, steps.dtype, about.anatomy, sequences, steps.context, steps.labelled)
+    # frozen weights have no gradient; adapters have products of their own
+    unlabelled = 3 * about.anatomy.head_matrix.flops * (1 - steps.labelled)
+    spared = accounting.training_flops_per_token(about.config, steps.context) - unlabelled - steps.flops
+    step += Cost(device=-spared * steps.tokens / (machine.gemm_flops_per_second[steps.dtype] * rate.gemm))
+    moved = constants.BACKWARD * constants.ADAPTER_BYTES * steps.tokens * steps.elements
+    step += traffic(machine, moved + constants.OPTIMIZER_BYTES * steps.trained)
     return (step + Cost(serial=constants.STEP_SECONDS)) * steps.count
 
 
-def _memory(about: Subject, steps: Steps) -> float:
-    """Bytes above the weights: gradients, optimizer, and what a step keeps for its backward pass."""
-    anatomy, width = about.anatomy, 2.5 if steps.dtype == "bfloat16" else 4.0
-    inner = sum(inner_width(block) for block in anatomy.blocks)
-    inside = constants.SAVED_PER_WIDTH * anatomy.width * anatomy.layers + constants.SAVED_PER_INNER * inner
-    logits = constants.SAVED_PER_VOCAB * 4 * anatomy.vocab * steps.labelled
-    saved = (inside + steps.elements / 2) * width + logits
-    cast = 2 * accounting.parameters(about.config) if steps.dtype == "bfloat16" else 0
-    kernels = constants.SHAPE_BYTES * (steps.lengths - 1) if steps.dtype == "bfloat16" else 0
-    return steps.tokens * saved + 12 * steps.trained + cast + kernels
+def _validation(about: Subject, steps: Steps, tokens: float) -> Cost:
+    """Forward passes over held-out batches of the training's shape."""
+    rate = constants.AUTOCAST if steps.dtype == "bfloat16" else constants.FORWARD["float32"]
+    sequences = steps.tokens / steps.context
+    batch = work(about.machine, rate, steps.dtype, about.anatomy, sequences, steps.context, steps.labelled)
+    return batch * (tokens / steps.tokens)

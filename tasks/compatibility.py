@@ -1,0 +1,96 @@
+"""Combinations of choices that can't work, found from parameters and config alone, before anything is computed. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tasks.accounting.lora import adapted, linear_layers
+from tasks.compress.nf4 import BLOCK_IN, BLOCK_OUT
+from tasks.core.errors import UserError
+from tasks.deploy_profile import GGUF_ARCHITECTURES
+from tasks.models import Config, experts, positions
+from tasks.params import Params
+
+
+def check(params: Params, config: Config) -> None:
+    """Refuse parameters some stage would have to refuse later.
+
+    Raises:
+        UserError: one line per combination that can't work, each with what to do.
+    """
+    if found := problems(params, config):
+        raise UserError("\n".join(found))
+
+
+def problems(params: Params, config: Config) -> list[str]:
+    """One sentence per combination that can't work: what was found where, and what to do.
+
+    Args:
+        params: everything a person may turn.
+        config: the transformers config of the model they lead to.
+    """
+    return [
+        *_contexts(params, config),
+        *_experts(params, config),
+        *_training(params, config),
+        *_delivery(params, config),
+    ]
+
+
+def _contexts(params: Params, config: Config) -> Iterator[str]:
+    limit, deploy = positions(config), params.deploy_profile
+    asked = {
+        "pretrain.context_length": params.pretrain.context_length if params.pretrain.steps else 0,
+        "finetune.context_length": params.finetune.context_length if params.finetune.steps else 0,
+        "evaluate.context_length": params.evaluate.context_length,
+        "deploy_profile.prompt_tokens + deploy_profile.max_new_tokens": deploy.prompt_tokens + deploy.max_new_tokens,
+    }
+    for name, tokens in asked.items():
+        if limit and tokens > limit:
+            yield f"{name}: found {tokens}; the model has {limit} positions: lower it, or design a longer context"
+
+
+def _experts(params: Params, config: Config) -> Iterator[str]:
+    count, active = experts(config)
+    tokens = params.pretrain.batch_size * params.pretrain.context_length
+    if params.pretrain.steps and count > tokens * active:
+        yield (
+            f"pretrain.batch_size x pretrain.context_length: found {tokens} tokens a step, {active} experts each; the "
+            f"model has {count} experts, so most learn nothing: raise the batch, or design fewer experts"
+        )
+
+
+def _training(params: Params, config: Config) -> Iterator[str]:
+    tuned = params.finetune
+    if not tuned.steps or tuned.method != "lora":
+        return
+    if config.get("quantization_config", {}).get("quant_method") == "bitnet":
+        yield (
+            "finetune.method: found lora; an update merged into ternary weights is rounded away: set finetune.method to full"
+        )
+    elif not adapted(config, tuned.lora.target_modules):
+        known = sorted({layer.last for layer in linear_layers(config)[:-1]})
+        yield (
+            f"finetune.lora.target_modules: found {tuned.lora.target_modules}; no linear layer of this model has that "
+            f"name: {', '.join(known)}"
+        )
+
+
+def _delivery(params: Params, config: Config) -> Iterator[str]:
+    method, deploy = params.compress.method, params.deploy_profile
+    quantized = config.get("quantization_config", {}).get("quant_method")
+    if quantized and method in ("int8", "nf4"):
+        yield f"compress.method: found {method}; the model's weights are {quantized} already: set it to none"
+    layers = linear_layers(config)[:-1]
+    if method == "nf4" and all(layer.inputs % BLOCK_IN or layer.outputs % BLOCK_OUT for layer in layers):
+        yield (
+            f"compress.method: found nf4; no linear layer has inputs in multiples of {BLOCK_IN} and outputs of "
+            f"{BLOCK_OUT}: choose such sizes in design, or another method"
+        )
+    architecture = (config.get("architectures") or ["none"])[0]
+    if deploy.gguf and architecture not in GGUF_ARCHITECTURES:
+        yield (
+            f"deploy_profile.gguf: found {', '.join(deploy.gguf)}; {architecture} cannot be written as GGUF "
+            f"({', '.join(GGUF_ARCHITECTURES)} can): set deploy_profile.gguf: [], deploy_profile.serve: safetensors and "
+            "deploy_profile.engines: [transformers]"
+        )

@@ -1,0 +1,245 @@
+"""What can be turned down to make a lifecycle cheaper, from mild to harsh, and how much quality that is predicted to cost."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from tasks import accounting
+from tasks.accounting import active_parameters, embedding_parameters
+from tasks.core.errors import UserError
+from tasks.core.schema import validate
+from tasks.design.family import Family
+from tasks.ledger.predict import constants
+from tasks.ledger.predict.subject import Subject
+from tasks.params import Params, override
+from tasks.scaling import law as scaling
+
+OWNERS = {"evaluate": "data"}
+"""Block -> the first stage that depends on it, where that isn't the stage of the same name."""
+
+LEAST = {
+    "evaluate.max_bytes": 1000,
+    "evaluate.batch_size": 1,
+    "evaluate.sample_tokens": 1,
+    "deploy_profile.repeats": 1,
+    "deploy_profile.max_new_tokens": 2,
+    "pretrain.steps": 1,
+    "pretrain.batch_size": 1,
+    "pretrain.context_length": 16,
+    "finetune.steps": 1,
+    "finetune.batch_size": 1,
+    "finetune.context_length": 64,
+    "data.max_documents": 3,
+    "data.max_instructions": 1,
+    "data.tokenizer.train.max_bytes": 10_000,
+}
+"""Whole numbers that can be lowered, and how far; below, a stage has nothing sensible left to do."""
+
+FREE = ("evaluate", "deploy_profile")
+"""Blocks that change how a model is measured, never the model."""
+
+TOKENIZER_WEIGHT, LORA_LOSS = 0.05, 0.1
+"""Assumed: a tokenizer trained on e times less text, and LoRA instead of every weight, as shares of finetuning or text lost."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """New values for some parameters; `share`: what is left of the knob's amount, in (0, 1)."""
+
+    assignments: Mapping[str, Any]
+    share: float
+
+    @property
+    def command(self) -> str:
+        """The command that makes the change."""
+        words = (f"{name}={v if isinstance(v, str) else json.dumps(v)}" for name, v in self.assignments.items())
+        return "leanlm run " + " ".join(f"-S {shlex.quote(word)}" for word in words)
+
+    @property
+    def free(self) -> bool:
+        """Whether the model stays the same."""
+        return all(name.partition(".")[0] in FREE for name in self.assignments)
+
+    def applied(self, params: Params) -> Params | None:
+        """`params` with the new values; None where they aren't allowed together."""
+        try:
+            return validate(Params, override(params.model_dump(mode="json"), self.assignments))
+        except UserError:
+            return None
+
+
+@dataclass(frozen=True, eq=False)
+class Knob:
+    """One thing to turn down: its settings from mild to harsh.
+
+    Attributes:
+        name: of the parameter that is turned; two of them for a knob that keeps the number of tokens.
+        owner: the first stage that runs again.
+    """
+
+    name: str
+    owner: str
+    settings: tuple[Setting, ...]
+
+    @property
+    def single(self) -> bool:
+        """Whether it turns one parameter alone."""
+        return len(self.settings[-1].assignments) == 1
+
+    def at(self, share: float) -> Setting:
+        """The mildest setting that leaves at most `share`, else the harshest."""
+        return next((setting for setting in self.settings if setting.share <= share), self.settings[-1])
+
+
+def joined(settings: Iterable[Setting]) -> Setting:
+    """Several settings at once; what is left of the least."""
+    found = list(settings)
+    assignments = {name: value for setting in found for name, value in setting.assignments.items()}
+    return Setting(assignments, min(setting.share for setting in found))
+
+
+def knobs(params: Params, about: Subject) -> list[Knob]:
+    """Everything that can be turned down from `params`, which is about `about`."""
+    values = {name: _value(params, name) for name in LEAST}
+    if values["data.max_documents"] is None:
+        values["data.max_documents"] = about.documents
+    if params.data.tokenizer.method != "train":
+        del values["data.tokenizer.train.max_bytes"]
+    else:
+        values["data.tokenizer.train.max_bytes"] = min(values["data.tokenizer.train.max_bytes"], about.raw_bytes)
+    found = [_amount(name, value) for name, value in values.items()]
+    found += [_same_tokens(stage, params) for stage in ("pretrain", "finetune")]
+    found += [_smaller_design(params, about), *_fewer_engines(params)]
+    if params.finetune.method == "full":
+        found.append(_knob("finetune.method", [Setting({"finetune.method": "lora"}, 0.5)]))
+    return [knob for knob in found if knob.settings]
+
+
+def _value(params: Params, name: str) -> Any:
+    value: Any = params
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _knob(name: str, settings: list[Setting]) -> Knob:
+    block = name.partition(".")[0]
+    return Knob(name, OWNERS.get(block, block), tuple(settings))
+
+
+def _amount(name: str, value: int) -> Knob:
+    return _knob(name, [Setting({name: less}, less / value) for less in round_numbers(value, LEAST[name])])
+
+
+def round_numbers(below: int, least: int) -> list[int]:
+    """Whole numbers of at most two significant digits in [least, below), the largest first."""
+    found: set[int] = set()
+    for power in range(len(str(below))):
+        found |= {digits * 10**power for digits in range(1, 100)}
+    return sorted((number for number in found if least <= number < below), reverse=True)
+
+
+def _same_tokens(stage: str, params: Params) -> Knob:
+    """Smaller batches and as many more steps: as many tokens in less memory."""
+    block = getattr(params, stage)
+    settings = []
+    for batch in round_numbers(block.batch_size, 1) if block.steps else []:
+        steps = math.ceil(block.steps * block.batch_size / batch)
+        settings.append(Setting({f"{stage}.batch_size": batch, f"{stage}.steps": steps}, batch / block.batch_size))
+    return _knob(f"{stage}.batch_size, {stage}.steps", settings)
+
+
+def _smaller_design(params: Params, about: Subject) -> Knob:
+    """Smaller members of the same family, by `parameters`: a budget that no larger member meets."""
+    name, technique = f"design.{params.design.method}.parameters", params.design.technique
+    sizes, size = list[int](), accounting.parameters(about.config)
+    if isinstance(technique, Family):
+        for member in technique.ladder():
+            count = accounting.parameters(member.config(about.vocab))
+            if count >= size:
+                break
+            sizes.append(count)
+    settings = []
+    for count, above in reversed(list(pairwise([*sizes, size]))):
+        unit = 10 ** max(0, len(str(count)) - 3)
+        rounded = -(-count // unit) * unit
+        settings.append(Setting({name: rounded if rounded < above else count}, count / size))
+    return _knob(name, settings)
+
+
+def _fewer_engines(params: Params) -> list[Knob]:
+    """All engines but one."""
+    name, engines = "deploy_profile.engines", params.deploy_profile.engines
+    share = (len(engines) - 1) / len(engines)
+    rests = [[kept for kept in engines if kept != engine] for engine in engines]
+    return [_knob(name, [Setting({name: rest}, share)]) for rest in rests if rest]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What the quality of a model hangs on.
+
+    Attributes:
+        parameters: active ones, without embeddings.
+        text: bytes of training text seen, what is seen again counted for what it is worth (arXiv:2305.16264).
+        chats: seen in finetuning, counted the same way, times the tokens of a chat that may be read.
+        tokenizer: bytes the tokenizer is trained on.
+        full: whether finetuning trains every weight.
+    """
+
+    parameters: float
+    text: float
+    chats: float
+    tokenizer: float
+    full: bool
+
+    def shares(self, other: Quality) -> dict[str, float]:
+        """What `other` has left of each amount, where that is less: words -> share."""
+        pairs = {
+            "parameters": (other.parameters, self.parameters),
+            "training text": (other.text, self.text),
+            "finetuning": (other.chats, self.chats),
+            "text for the tokenizer": (other.tokenizer, self.tokenizer),
+        }
+        return {words: new / old for words, (new, old) in pairs.items() if old > 0 and new < old}
+
+
+def quality(about: Subject) -> Quality:
+    """What the quality of this model hangs on."""
+    params = about.params
+    data, pretrain, finetune = params.data, params.pretrain, params.finetune
+    distinct = about.train_tokens * about.bytes_per_token
+    seen = pretrain.steps * pretrain.batch_size * pretrain.context_length * about.bytes_per_token
+    chats = max(1.0, min(data.max_instructions, about.raw_bytes / constants.BYTES_PER_CHAT))
+    learned = min(data.tokenizer.train.max_bytes, distinct) if data.tokenizer.method == "train" else 0.0
+    return Quality(
+        parameters=active_parameters(about.config) - embedding_parameters(about.config),
+        text=scaling.effective_bytes(seen, distinct),
+        chats=scaling.effective_bytes(finetune.steps * finetune.batch_size, chats) * finetune.context_length,
+        tokenizer=learned,
+        full=finetune.method == "full",
+    )
+
+
+def harm(before: Quality, after: Quality, law: scaling.Law | None) -> float:
+    """Predicted loss of quality, at least 0, to rank changes by.
+
+    With a law: bits per byte. What the law doesn't know (finetuning, the tokenizer's text) is counted as if that share of
+    the training text were lost. Without a law: the sum of the relative changes, as logarithms.
+    """
+    shares = before.shares(after)
+    other = -math.log(shares.get("finetuning", 1.0)) - TOKENIZER_WEIGHT * math.log(
+        shares.get("text for the tokenizer", 1.0)
+    )
+    other += LORA_LOSS * (before.full and not after.full)
+    if law is None or min(before.text, after.text, before.parameters, after.parameters) <= 0:
+        return other - sum(math.log(shares.get(name, 1.0)) for name in ("parameters", "training text"))
+    fit = (law.E, law.A, law.alpha, law.B, law.beta)
+    lost = scaling.loss(fit, after.parameters, after.text) - scaling.loss(fit, before.parameters, before.text)
+    return max(0.0, lost) + other * law.beta * law.B / math.pow(before.text, law.beta)

@@ -1,0 +1,34 @@
+"""A training run as the predictions see it: how many steps of how many tokens, and what is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A training run.
+
+    Attributes:
+        count: optimizer steps.
+        tokens: per step, padding included.
+        context: tokens of a sequence.
+        labelled: share of the tokens that have a label, and so logits.
+        flops: per token, forward and backward.
+        elements: intermediate elements an adapter adds per token.
+        trained: trainable parameters.
+        dtype: of the matrix products.
+        checkpoints: how often trained weights and optimizer state are written.
+        lengths: how many different lengths of batch there are.
+    """
+
+    count: int
+    tokens: float
+    context: int
+    labelled: float
+    flops: float
+    elements: float
+    trained: int
+    dtype: str
+    checkpoints: int
+    lengths: int = 1

@@ -1,0 +1,98 @@
+"""Impossible combinations are told from parameters and config alone; unlikely ones are warned of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.compatibility import check, problems
+from tasks.core.errors import UserError
+from tasks.core.schema import validate
+from tasks.design import Design
+from tasks.design.advice import warnings
+from tasks.params import Params, flatten, override
+from tests.models import config
+
+NO_GGUF = {
+    "deploy_profile.gguf": [],
+    "deploy_profile.serve": "safetensors",
+    "deploy_profile.engines": ["transformers"],
+}
+
+
+def chosen(**assignments: Any) -> Params:
+    """The defaults with these values, `__` for a dot, in their place."""
+    values = {name.replace("__", "."): value for name, value in assignments.items()}
+    return validate(Params, override(Params().model_dump(mode="json"), values))
+
+
+def blueprint(params: Params) -> dict[str, Any]:
+    """The config a family leads to."""
+    made: dict[str, Any] = params.design.technique.config(4096)
+    return made
+
+
+def test_the_defaults_are_possible() -> None:
+    """Nothing stands in the way of the default lifecycle."""
+    params = Params()
+    assert problems(params, blueprint(params)) == []
+    check(params, blueprint(params))
+
+
+@pytest.mark.parametrize("method", [name for name in Design.techniques() if name != "existing"])
+def test_every_family_can_go_all_the_way(method: str) -> None:
+    """With safetensors delivered, uncompressed, and every weight fine-tuned, no family meets an obstacle."""
+    names = {name.replace(".", "__"): value for name, value in NO_GGUF.items()}
+    params = chosen(design__method=method, compress__method="none", finetune__method="full", **names)
+    assert problems(params, blueprint(params)) == []
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        ({"design__method": "mamba2"}, "deploy_profile.gguf: found F16, Q8_0, Q4_0; Mamba2ForCausalLM cannot"),
+        ({"design__method": "bitnet"}, "set finetune.method to full"),
+        ({"design__method": "bitnet", "compress__method": "nf4"}, "are bitnet already"),
+        ({"design__llama__hidden_size": 96, "compress__method": "nf4", "design__llama__intermediate_size": 100}, "nf4"),
+        ({"pretrain__context_length": 4096}, "pretrain.context_length: found 4096; the model has 1024 positions"),
+        ({"design__method": "rwkv", "evaluate__context_length": 4096}, "evaluate.context_length: found 4096"),
+        ({"deploy_profile__prompt_tokens": 1000}, "deploy_profile.prompt_tokens + deploy_profile.max_new_tokens"),
+        ({"finetune__lora__target_modules": ["q_prj"]}, "no linear layer of this model has that name: down_proj"),
+        (
+            {"design__method": "olmoe", "design__olmoe__num_experts": 64, "pretrain__batch_size": 1,
+             "pretrain__context_length": 4},
+            "found 4 tokens a step",
+        ),
+    ],
+)  # fmt: skip
+def test_what_can_not_work_is_told_with_its_parameter(assignments: dict[str, Any], said: str) -> None:
+    """Each problem names the parameter, what was found, and what to do."""
+    params = chosen(**assignments)
+    assert any(said in sentence for sentence in problems(params, blueprint(params)))
+    with pytest.raises(UserError):
+        check(params, blueprint(params))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"intermediate_size": 100}, "down_proj read 100 numbers, which is no multiple of 32"),
+        ({"vocab_size": 32000}, "the vocabulary is larger than the model"),
+        ({"model_type": "mistral", "sliding_window": 128}, "sliding_window 128 holds all 128 positions"),
+        (
+            {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2, "router_aux_loss_coef": 0.0},
+            "nothing keeps the 4 experts equally busy",
+        ),
+    ],
+)
+def test_unlikely_designs_are_warned_of(changes: dict[str, Any], said: str) -> None:
+    """The sentence is there with the change and not without it."""
+    assert any(said in sentence for sentence in warnings(config(**changes)))
+    assert not any(said in sentence for sentence in warnings(config()))
+
+
+def test_the_parameters_named_exist() -> None:
+    """What a hint says to set can be set."""
+    names = dict(flatten(Params().model_dump(mode="json")))
+    assert set(NO_GGUF) <= set(names)
