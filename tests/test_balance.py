@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from tasks.design import Design
+from tasks.models.chat import IGNORED
 from tasks.models.load import new_model
 from tasks.training.balance import BIAS, RATE, BiasBalance, balancing_state
 from tasks.training.loop import Loop
-from tasks.training.loss import IGNORED, next_token_loss, training_losses
+from tasks.training.loss import next_token_loss, training_losses
 from tests.models import job
 from tests.test_training import batch, same, settings, weights
 

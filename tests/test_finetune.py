@@ -13,8 +13,8 @@ from tasks.evaluate import Evaluate
 from tasks.finetune import Finetune, chats
 from tasks.finetune.lora import Lora
 from tasks.finetune.run import run
+from tasks.models.chat import IGNORED, encode
 from tasks.models.load import load_model, new_model, save_model, weight_bytes
-from tasks.training.loss import IGNORED
 from tests.models import TEXTS, config, job, tokenizer
 
 CHAT = [
@@ -49,7 +49,7 @@ def finetuned(base: Path, out: Path, **changes: Any) -> Any:
 def test_labels_are_the_answers_token_by_token() -> None:
     """What is learned is exactly every assistant turn with the token that ends it, of every turn."""
     made = tokenizer()
-    example = chats.encode(CHAT, made)
+    example = encode(CHAT, made)
     learned = [label for label in example.labels if label != IGNORED]
     assert made.decode(learned) == "It is two.<|im_end|>\nThat is three.<|im_end|>\n"
     assert made.decode(example.ids) == made.apply_chat_template(CHAT, tokenize=False)
@@ -132,4 +132,4 @@ def test_a_template_that_rewrites_is_refused() -> None:
     made = tokenizer()
     made.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(UserError, match="rewrites earlier turns"):
-        chats.encode(CHAT, made)
+        encode(CHAT, made)

@@ -9,10 +9,11 @@ import pytest
 
 from tasks.accounting import training_flops_per_token
 from tasks.core.errors import Diverged, OverBudget
+from tasks.models.chat import IGNORED
 from tasks.models.load import new_model
 from tasks.training.flops import Flops
 from tasks.training.loop import Loop, Settings
-from tasks.training.loss import IGNORED, next_token_loss
+from tasks.training.loss import next_token_loss
 from tasks.training.schedule import Schedule
 from tests.models import config, job
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from pydantic import Field, PositiveInt
 
 from tasks.core.schema import Choice, Section
@@ -34,3 +36,10 @@ class Data(Section):
     max_instructions: PositiveInt = 4000
     """Keep at most this many chat examples."""
     tokenizer: Tokenizer = Tokenizer()
+
+    @property
+    def identity(self) -> str:
+        """Everything that decides what the stage writes, as text: techniques that aren't chosen don't."""
+        fields = self.model_dump(mode="json", exclude={"tokenizer"})
+        chosen = {self.tokenizer.method: self.tokenizer.technique.model_dump(mode="json")}
+        return json.dumps(fields | {"tokenizer": chosen}, sort_keys=True)

@@ -15,6 +15,7 @@ from tasks.core.measure import Metrics, counted, measured
 from tasks.data import Data, instructions, shards
 from tasks.data.documents import Corpus, Document, read, split
 from tasks.evaluate import Evaluate
+from tasks.models.chat import sizes_of
 
 
 def run(params: Data, *, source: Path, init: Path, evaluate: Evaluate, out: Path, job: Job) -> Metrics:
@@ -42,7 +43,7 @@ def run(params: Data, *, source: Path, init: Path, evaluate: Evaluate, out: Path
             "the held-out text is empty", "raise evaluate.max_bytes or data.test_fraction, or add documents"
         )
     _jsonl(out / "heldout.jsonl", ({"text": text} for text in heldout))
-    chats = _write_chats(params, parts, out / "instructions")
+    chats = _write_chats(params, parts, out / "instructions", tokenizer)
     _json(out / "manifest.json", _manifest(corpus, parts))
     return {**_counts(corpus, sizes, chats), **_floors("".join(heldout).encode())}
 
@@ -84,14 +85,17 @@ def _heldout(documents: list[Document], max_bytes: int) -> list[str]:
     return kept
 
 
-def _write_chats(params: Data, parts: dict[str, list[Document]], folder: Path) -> int:
+def _write_chats(params: Data, parts: dict[str, list[Document]], folder: Path, tokenizer: Any) -> int:
+    """The chats of every split, and how long each is, from which the cost of training on them can be told."""
     folder.mkdir()
-    kept = 0
+    kept, sizes = 0, {}
     for name, documents in parts.items():
         limit = params.max_instructions if name == "train" else max(1, params.max_instructions // 20)
         chats = instructions.chats(documents, limit)
         _jsonl(folder / f"{name}.jsonl", ({"messages": chat} for chat in chats))
+        sizes[name] = sizes_of(chats, tokenizer)
         kept = len(chats) if name == "train" else kept
+    _json(folder / "sizes.json", {"of": params.identity, "tokens_and_labelled": sizes}, indent=None)
     return kept
 
 
@@ -103,8 +107,8 @@ def _manifest(corpus: Corpus, parts: dict[str, list[Document]]) -> dict[str, Any
     }
 
 
-def _json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _json(path: Path, value: Any, indent: int | None = 1) -> None:
+    path.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _jsonl(path: Path, rows: Iterable[Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -33,7 +35,8 @@ class Lora(Technique):
         if any(type(module).__name__ == "TernaryLinear" for module in model.modules()):
             raise ValueError("an update merged into ternary weights is rounded away; set finetune.method to full")
         fields = self.model_dump() | {"target_modules": self._targets(model)}
-        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **fields))
+        with _names_as_they_are():
+            return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **fields))
 
     def _targets(self, model: Any) -> str | list[str]:
         """`all-linear` spelled out where peft would take it for something else."""
@@ -45,3 +48,21 @@ class Lora(Technique):
         output = model.get_output_embeddings()
         names = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
         return [name for name in names if name.rpartition(".")[2] not in left_out]
+
+
+@contextmanager
+def _names_as_they_are() -> Iterator[None]:
+    """Keep peft from rewriting names of layers.
+
+    It takes `gate_proj` and its kin of a model with experts for names of experts in earlier checkpoints, and adapts the
+    experts' tensors instead of the dense and shared layers that bear these names.
+    """
+    from peft.utils import transformers_weight_conversion as conversion
+
+    table = conversion._MOE_TARGET_MODULE_MAPPING
+    kept = dict(table)
+    table.clear()
+    try:
+        yield
+    finally:
+        table.update(kept)

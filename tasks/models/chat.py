@@ -1,9 +1,12 @@
-"""A chat as the text a model sees."""
+"""A chat as the text and the tokens a model sees."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from tasks.core.errors import UserError
 
 UNDATED = datetime(2024, 1, 1, tzinfo=UTC)
 """The date that templates are told: some write today's, and tomorrow's run must see the same tokens."""
@@ -19,3 +22,90 @@ def chat_text(tokenizer: Any, messages: list[dict[str, str]], add_generation_pro
         messages, tokenize=False, add_generation_prompt=add_generation_prompt, strftime_now=UNDATED.strftime
     )
     return str(text)
+
+
+IGNORED = -100
+"""Label of a position where there is nothing to learn."""
+
+PADDED_TO = 32
+"""Batches are padded to multiples of this many tokens."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A chat: `ids` (T + 1) and for each of the T predictions its label, or -100 outside an answer."""
+
+    ids: list[int]
+    labels: list[int]
+
+    @property
+    def labelled(self) -> int:
+        """Tokens of answers."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+def encode(messages: list[dict[str, str]], tokenizer: Any) -> Example:
+    """Tokens of a chat; every assistant turn, with the token that ends it, is an answer.
+
+    A turn is tokenized on its own, as it will be when the model generates it after its prompt.
+    """
+    ids: list[int] = []
+    answers: list[bool] = []
+    done = ""
+    for index, message in enumerate(messages):
+        answer = message["role"] == "assistant"
+        turns = [messages[:index], messages[: index + 1]]
+        before = chat_text(tokenizer, turns[0], True) if answer and index else done
+        after = chat_text(tokenizer, turns[1], False)
+        if not (before.startswith(done) and after.startswith(before)):
+            raise UserError(
+                "finetune: this chat template rewrites earlier turns, so answers can't be told from questions",
+                "use a tokenizer whose chat template only adds to what was said",
+            )
+        asked, said = before[len(done) :], after[len(before) :]
+        for text, learned in ((asked, False), (said, answer and bool(message["content"].strip()))):
+            tokens = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+            ids += tokens
+            answers += [learned] * len(tokens)
+        done = after
+    labels = [token if learned else IGNORED for token, learned in zip(ids[1:], answers[1:], strict=True)]
+    return Example(ids, labels)
+
+
+def sizes_of(chats: list[list[dict[str, str]]], tokenizer: Any) -> list[tuple[int, int]]:
+    """Positions and labelled positions of every chat that can be trained on; none where the tokenizer has no template.
+
+    Chats the template refuses are left out, as in training.
+    """
+    from jinja2 import TemplateError
+
+    sizes = []
+    for messages in chats if tokenizer.chat_template else []:
+        try:
+            example = encode(messages, tokenizer)
+        except (TemplateError, UserError):
+            continue
+        if example.labelled:
+            sizes.append((len(example.labels), example.labelled))
+    return sizes
+
+
+def padded(longest: int) -> int:
+    """Length of a batch with a chat of `longest` tokens.
+
+    A few lengths instead of hundreds: the CPU's matrix library keeps what it prepares for each.
+    """
+    return -(-longest // PADDED_TO) * PADDED_TO
+
+
+def batch_indices(count: int, step: int, batch_size: int, seed: int) -> list[int]:
+    """Which of `count` chats make the batch of a step: every one once per epoch, in an order drawn anew for each."""
+    import numpy as np
+
+    chosen, orders = [], {}
+    for position in range(step * batch_size, (step + 1) * batch_size):
+        epoch, offset = divmod(position, count)
+        if epoch not in orders:
+            orders[epoch] = np.random.default_rng([seed, epoch]).permutation(count)
+        chosen.append(int(orders[epoch][offset]))
+    return chosen

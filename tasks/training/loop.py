@@ -11,11 +11,12 @@ from typing import Any
 from tasks.core.errors import Diverged, OverBudget
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, Value, counted, measured, missing
+from tasks.models.chat import IGNORED
 from tasks.models.device import autocast
 from tasks.training import checkpoint
 from tasks.training.balance import BiasBalance
 from tasks.training.flops import Flops
-from tasks.training.loss import IGNORED, next_token_loss, training_losses
+from tasks.training.loss import next_token_loss, training_losses
 from tasks.training.schedule import Schedule
 
 Batch = tuple[Any, Any]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-IGNORED = -100
-"""Label of a position where there is nothing to learn."""
+from tasks.models.chat import IGNORED
 
 
 def next_token_loss(model: Any, inputs: Any, labels: Any) -> Any:

@@ -39,13 +39,14 @@ def memory_parts(about: Subject, steps: Steps, weights: float) -> Parts:
     """The parts of a training run; none but the weights where no step is taken."""
     if not steps.count:
         return Parts(weights, 0.0, 0, 0, 0.0)
+    tokens = steps.tokens / steps.context * steps.largest
     element = 2 if steps.dtype == "bfloat16" else 4
     kept, checkpointed = (
-        activation_bytes(about.config, int(steps.tokens), way, element, steps.labelled, steps.context)
+        activation_bytes(about.config, int(tokens), way, element, steps.labelled, steps.largest)
         for way in (False, True)
     )
-    adapters = int(steps.tokens * steps.elements / 2 * element)
-    logits = constants.LOGIT_BYTES * steps.tokens * steps.labelled * about.anatomy.vocab
+    adapters = int(tokens * steps.elements / 2 * element)
+    logits = constants.LOGIT_BYTES * tokens * steps.labelled * about.anatomy.vocab
     shapes = constants.SHAPE_BYTES * (steps.lengths - 1) if element == 2 else 0
     wasted = constants.FRAGMENTED * (kept + adapters)
     passing = weight_copy_bytes(about.config, element) + logits + wasted + shapes

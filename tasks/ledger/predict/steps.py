@@ -20,6 +20,7 @@ class Steps:
         dtype: of the matrix products.
         checkpoints: how often trained weights and optimizer state are written.
         lengths: how many different lengths of batch there are.
+        longest: tokens of a sequence in the largest batch, which decides the memory; 0: `context`.
     """
 
     count: int
@@ -32,3 +33,9 @@ class Steps:
     dtype: str
     checkpoints: int
     lengths: int = 1
+    longest: int = 0
+
+    @property
+    def largest(self) -> int:
+        """Tokens of a sequence in the largest batch."""
+        return self.longest or self.context

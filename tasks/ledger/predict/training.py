@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from math import log2
+from dataclasses import replace
 
 from tasks import accounting
 from tasks.accounting import lora
 from tasks.core.measure import Metrics, modelled
-from tasks.finetune.chats import PADDED_TO
 from tasks.ledger.predict import constants
+from tasks.ledger.predict.chats import batches
 from tasks.ledger.predict.cost import Cost, disk, traffic, work
 from tasks.ledger.predict.loss import expected_loss
 from tasks.ledger.predict.quality import Kept, samples, scoring
@@ -43,30 +43,30 @@ def pretrain(about: Subject) -> Metrics:
 def finetune(about: Subject) -> Metrics:
     """Training on chats, of an adapter or of every weight; one evaluation of the merged model."""
     params = about.params.finetune
-    longest = constants.LONGEST_CHAT_BYTES + constants.LONGER_PER_DOUBLING * log2(params.batch_size)
-    length = max(1, int(min(params.context_length, longest / about.chat_bytes_per_token)))
-    length = -(-length // PADDED_TO) * PADDED_TO
+    made = batches(about)
     full = params.method == "full"
     size = accounting.parameters(about.config)
     r, targets = params.lora.r, params.lora.target_modules
     chosen = [] if full else lora.adapted(about.config, targets)
     steps = Steps(
         count=params.steps,
-        tokens=params.batch_size * length,
-        context=length,
-        labelled=constants.LABELLED_SHARE,
-        flops=_finetune_flops(about, length),
+        tokens=params.batch_size * made.row,
+        context=max(1, round(made.row)),
+        labelled=made.labelled,
+        flops=made.mean(lambda length: _finetune_flops(about, length, made.labelled)),
         elements=sum(
             constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in chosen
         ),
         trained=size if full else lora.trainable_parameters(about.config, r, targets),
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
-        lengths=min(params.steps, length // PADDED_TO),
+        lengths=len(made.lengths),
+        longest=max(made.lengths),
     )
-    held = max(1, about.params.data.max_instructions // 20) * length * 2 if params.steps else 0
+    held = 2 * made.held if params.steps else 0
     metrics = _trained(about, "finetune", steps, held, base_bytes=4 if full else about.stored)
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
+    metrics["flops"] = replace(metrics["flops"], note=f"{metrics['flops'].note}; lengths of batches: {made.note}")
     if full or not params.steps:
         return metrics
     adapter = 4 * steps.trained + constants.TENSOR_HEADER_BYTES * 2 * len(chosen)
@@ -77,10 +77,10 @@ def finetune(about: Subject) -> Metrics:
     }
 
 
-def _finetune_flops(about: Subject, length: int) -> float:
+def _finetune_flops(about: Subject, length: int, labelled: float) -> float:
     """FLOPs of one token, with logits only where there is a label."""
     params = about.params.finetune
-    unlabelled = 2 * about.anatomy.vocab * about.anatomy.width * (1 - constants.LABELLED_SHARE)
+    unlabelled = 2 * about.anatomy.vocab * about.anatomy.width * (1 - labelled)
     if params.method == "full":
         return accounting.training_flops_per_token(about.config, length) - 3 * unlabelled
     r, targets = params.lora.r, params.lora.target_modules
