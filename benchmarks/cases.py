@@ -76,7 +76,7 @@ WHOLE = ("pretrain", "finetune", "compress", "deploy_profile")
 CALIBRATION = (
     Case("dense 256x6", False, WHOLE, llama(256, 704, 6, (4, 2), 8, 256)),
     Case("dense 128x4", False, ("pretrain", "finetune", "compress"), llama(128, 384, 4, (2, 1), 16, 128) | FULL),
-    Case("dense 384x5", False, ("pretrain", "compress"), llama(384, 1024, 5, (6, 3), 4, 256)),
+    Case("dense 384x5", False, ("pretrain", "finetune", "compress"), llama(384, 1024, 5, (6, 3), 4, 256)),
     Case("dense 192x8 fp32", False, ("pretrain", "finetune"), llama(192, 512, 8, (3, 1), 8, 128) | FLOAT32),
     Case("olmo3", False, ("pretrain",), family("olmo3", 2_000_000, 8, 128)),
     Case("deepseek_v3", False, ("pretrain",), family("deepseek_v3", 2_000_000, 8, 128)),
@@ -87,10 +87,10 @@ CALIBRATION = (
 HELD_OUT = (
     Case("dense 320x5", True, WHOLE, llama(320, 896, 5, (5, 5), 6, 192)),
     Case("dense 192x10", True, ("pretrain", "finetune", "compress"), llama(192, 640, 10, (3, 3), 12, 160) | FULL),
-    Case("dense 512x3", True, ("pretrain", "compress"), llama(512, 1280, 3, (8, 2), 4, 128)),
+    Case("dense 512x3", True, ("pretrain", "finetune", "compress"), llama(512, 1280, 3, (8, 2), 4, 128)),
     Case("dense 96x12", True, ("pretrain",), llama(96, 256, 12, (3, 1), 8, 192)),
     Case("dense 256x4 fp32", True, ("pretrain", "finetune"), llama(256, 768, 4, (4, 1), 2, 512) | FLOAT32),
-    Case("dense 448x6", True, ("pretrain", "deploy_profile"), llama(448, 1216, 6, (7, 1), 8, 96)),
+    Case("dense 448x6", True, WHOLE, llama(448, 1216, 6, (7, 1), 8, 96)),
     Case("olmo3", True, ("pretrain",), family("olmo3", 4_000_000, 4, 192)),
     Case("deepseek_v3", True, ("pretrain",), family("deepseek_v3", 3_500_000, 4, 192)),
     Case("mixtral", True, ("pretrain",), family("mixtral", 4_000_000, 4, 192)),

@@ -78,6 +78,7 @@ class Workspace:
         values = params.override(params.Params().model_dump(mode="json"), case.parameters)
         text = params.render(validate(params.Params, values))
         (self.root / "params.yaml").write_text(text, encoding="utf-8")
+        shutil.rmtree(self.root / "artifacts", ignore_errors=True)  # a stage must not read another case's model
         self._take_data(case)
         failed = ""
         for stage in ("design", *case.stages):

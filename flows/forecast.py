@@ -75,15 +75,22 @@ def refuse_impossible(params: Params) -> None:
     compatibility.check(params, config)
 
 
-def check(params: Params, planned: dict[str, Metrics], spent: dict[str, Metrics] | None = None) -> None:
-    """Let `planned` pass, or refuse it with the cheapest changes that would fit.
+def check(
+    params: Params,
+    planned: dict[str, Metrics],
+    spent: dict[str, Metrics] | None = None,
+    machine: Machine | None = None,
+) -> None:
+    """Let `planned` pass, or refuse it with the cheapest changes that would fit on `machine` (None: this one).
 
     Raises:
         OverBudget: it is predicted to exceed a limit, given what was `spent`.
     """
     from tasks.ledger import budget, ways_out
 
-    budget.refuse(planned, params.budget, spent, lambda: ways_out.offer(params, planned.keys(), spent or {}))
+    budget.refuse(
+        planned, params.budget, spent, lambda: ways_out.offer(params, planned.keys(), spent or {}, machine=machine)
+    )
 
 
 def _computes(reason: Reason) -> bool:

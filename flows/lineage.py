@@ -49,8 +49,10 @@ class Stage:
         return report.read(self.name, load().prices) or {}
 
     def served(self) -> Path | None:
-        """The file that is delivered, where the stage makes one and it is on disk."""
+        """What is delivered, where the stage makes it and it is on disk: a GGUF file, or a folder of safetensors."""
         name = self.params.get("deploy_profile.serve") if self.name == "deploy_profile" else None
+        if name == "safetensors":
+            return self.out / name if (self.out / name).is_dir() else None
         return min(self.out.glob(f"*-{name}.gguf"), default=None) if name else None
 
 

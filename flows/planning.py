@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from tasks.core.errors import UserError
+
 if TYPE_CHECKING:
     from tasks.ledger.machine import Machine
     from tasks.planner import Constraints, Plan
@@ -84,6 +86,8 @@ def constraints(given: dict[str, Any]) -> Constraints:
             limits.append(Limit(asked.option, asked.figure, most, text))  # type: ignore[arg-type]
     context = given.get("context")
     tokens = None if context is None else int(amount(context, "--context", "tokens"))
+    if tokens is not None and tokens < 1:
+        raise UserError(f"--context: found {context}", "one token at least")
     return Constraints(tuple(limits), tokens, tuple(given.get("families") or ()))
 
 
@@ -157,7 +161,7 @@ def forecast(given: dict[str, Any]) -> None:
         click.echo("\n" + network(sent, given["workers"]))
     if where.assumed:
         click.echo(f"assumed: {where.assumed}")
-    forecasts.check(params, planned)
+    forecasts.check(params, planned, machine=where)
     click.echo("within the budget" if limits(params.budget) else "no budget is set (`budget:` in params.yaml)")
 
 

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import file_digest
+from hashlib import file_digest, md5
+from pathlib import Path
 from typing import Any
 
 from flows import history
@@ -154,26 +155,35 @@ class Runs:
         return max(found, key=lambda run_id: found[run_id], default=None)
 
     def _register(self, stage: Stage, run_id: str) -> None:
-        """Make the served file, kept with the run, a version of the registered model; the same bytes only once."""
+        """Make what is served, kept with the run, a version of the registered model; the same bytes only once."""
         file = stage.served()
         if file is None or VERSION in self.client.get_run(run_id).data.tags:
             return
         if not unchanged(stage):
             self.say(f"{file}: not registered: DVC does not vouch for it (`dvc checkout {stage.name}` restores it)")
             return
-        with file.open("rb") as opened:
-            md5 = file_digest(opened, "md5").hexdigest()
+        digest, size = _content(file)
         if not self.client.search_registered_models(f"name = '{MODEL}'"):
             self.client.create_registered_model(MODEL, description="What `deploy_profile` delivers.")
-        versions = [v for v in self.client.search_model_versions(f"name = '{MODEL}'") if v.tags.get("md5") == md5]
+        versions = [v for v in self.client.search_model_versions(f"name = '{MODEL}'") if v.tags.get("md5") == digest]
         if not versions:
-            self.client.log_artifact(run_id, str(file), artifact_path="model")
-            marks = {"md5": md5, "bytes": str(file.stat().st_size), "file": file.name, "dvc.out.md5": stage.out_md5}
+            log = self.client.log_artifacts if file.is_dir() else self.client.log_artifact
+            log(run_id, str(file), artifact_path="model")
+            marks = {"md5": digest, "bytes": str(size), "file": file.name, "dvc.out.md5": stage.out_md5}
             if (bits := figures(stage.report()).get("bits_per_byte")) is not None:
                 marks["bits_per_byte"] = str(bits)
             source = f"{self.client.get_run(run_id).info.artifact_uri}/model"
             versions = [self.client.create_model_version(MODEL, source, run_id, tags=marks)]
         self.client.set_tag(run_id, VERSION, versions[0].version)
+
+
+def _content(path: Path) -> tuple[str, int]:
+    """MD5 and bytes of a file; of a folder, the MD5 of its files' in the order of their names."""
+    if path.is_dir():
+        parts = [_content(file) for file in sorted(path.iterdir())]
+        return md5("".join(digest for digest, _ in parts).encode()).hexdigest(), sum(size for _, size in parts)
+    with path.open("rb") as opened:
+        return file_digest(opened, "md5").hexdigest(), path.stat().st_size
 
 
 def _milliseconds(moment: str) -> int:

@@ -153,11 +153,9 @@ def said(record: Record) -> list[str]:
         "bits per byte = E + A / parameters^alpha + B / bytes^beta, parameters active and without embeddings",
         f"{exponents}; A {found.A:.4g}, B {found.B:.4g}; residual {found.residual:.2%}",
     ]
-    unsure = [name for name in ("alpha", "beta") if (bounds := found.bounds(name)).high - bounds.low > 1]
-    if unsure:
-        lines.append(
-            f"{' and '.join(unsure)} hardly determined by these runs: trust the intervals of losses, no further"
-        )
+    if found.unsure:
+        names = " and ".join(found.unsure)
+        lines.append(f"{names} hardly determined by these runs: trust the intervals of losses, no further")
     plan = survey(load())
     if plan.data != found.data or plan.family != found.family:
         return [*lines, "the configured run has another text or family: this law says nothing of it"]

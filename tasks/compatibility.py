@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tasks.accounting import read
 from tasks.accounting.lora import adapted, linear_layers
 from tasks.compress.nf4 import BLOCK_IN, BLOCK_OUT
 from tasks.core.errors import UserError
@@ -32,6 +33,7 @@ def problems(params: Params, config: Config) -> list[str]:
     return [
         *_contexts(params, config),
         *_experts(params, config),
+        *_grouped(params, config),
         *_training(params, config),
         *_delivery(params, config),
     ]
@@ -60,11 +62,25 @@ def _experts(params: Params, config: Config) -> Iterator[str]:
         )
 
 
+def _grouped(params: Params, config: Config) -> Iterator[str]:
+    """Torch's grouped products want rows of 16 bytes: a compression to half precision meets them after hours of training."""
+    half = params.compress.method == "int8" or (
+        params.compress.method == "nf4" and params.compress.nf4.bnb_4bit_compute_dtype != "float32"
+    )
+    step = 8 if half else 4
+    matrices = [matrix for block in read(config).blocks for matrix in block.matrices if matrix.copies > 1]
+    if odd := sorted({str(m.inputs) for m in matrices if m.inputs % step}):
+        yield (
+            f"design.{params.design.method}: its experts read {', '.join(odd)} numbers; products of experts need multiples "
+            f"of {step}{f' under compress.method {params.compress.method}' if half else ''}: choose such widths"
+        )
+
+
 def _training(params: Params, config: Config) -> Iterator[str]:
     tuned = params.finetune
     if not tuned.steps or tuned.method != "lora":
         return
-    if config.get("quantization_config", {}).get("quant_method") == "bitnet":
+    if (config.get("quantization_config") or {}).get("quant_method") == "bitnet":
         yield (
             "finetune.method: found lora; an update merged into ternary weights is rounded away: set finetune.method to full"
         )
@@ -78,7 +94,7 @@ def _training(params: Params, config: Config) -> Iterator[str]:
 
 def _delivery(params: Params, config: Config) -> Iterator[str]:
     method, deploy = params.compress.method, params.deploy_profile
-    quantized = config.get("quantization_config", {}).get("quant_method")
+    quantized = (config.get("quantization_config") or {}).get("quant_method")
     if quantized and method in ("int8", "nf4"):
         yield f"compress.method: found {method}; the model's weights are {quantized} already: set it to none"
     layers = linear_layers(config)[:-1]

@@ -84,6 +84,7 @@ def run(stage: str) -> None:
             over_budget=budget.Watch(everything.budget, before, meter, everything.prices, spent_path),
             gemm_flops_per_second=measured_machine.gemm_flops_per_second,
             bandwidth_bytes_per_second=measured_machine.bandwidth_bytes_per_second,
+            host_bandwidth_bytes_per_second=measured_machine.host_bandwidth_bytes_per_second,
         )
         try:
             metrics = _call(declaration, inputs, out, job)

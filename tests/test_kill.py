@@ -84,6 +84,6 @@ def test_other_parameters_never_resume(straight: Workspace) -> None:
     straight.set({"pretrain.learning_rate": 1e-3})
     other = straight.run("dvc", "repro", "--single-item", "pretrain")
     assert "goes on from step" not in other.stdout + other.stderr
-    straight.set({"pretrain.learning_rate": 3e-3})
+    straight.set({"pretrain.learning_rate": 1.5e-3})
     first = straight.run("dvc", "repro", "--force", "--single-item", "pretrain")
     assert "goes on from step" in first.stdout + first.stderr

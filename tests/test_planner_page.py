@@ -122,7 +122,7 @@ def test_the_page_is_whole(project: Path) -> None:
         (["--minutes", "5", "--on", "h1000"], "unknown accelerator"),
         (["--minutes", "5", "--workers", "1"], "--workers: found 1"),
         (["--tokens-per-second", "1000000"], "impossible by itself"),
-        (["--minutes", "5", "--bits-per-byte", "1"], "no law has been fitted"),
+        (["--minutes", "5", "--bits-per-byte", "1"], "has been fitted to your text"),
     ],
 )
 def test_bad_input(project: Path, arguments: list[str], words: str | None) -> None:

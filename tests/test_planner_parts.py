@@ -26,7 +26,7 @@ def _no_records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_a_wanted_quality_takes_a_law() -> None:
     """Without a law of one's own no quality is promised; with one the prediction has bounds."""
-    with pytest.raises(UserError, match="no law has been fitted"):
+    with pytest.raises(UserError, match="has been fitted to your text"):
         planned(limit("bits_per_byte", 1.2))
     published, own = Quality(None, 3.4, 1e8), Quality(LAW, 3.4, 1e8)
     assert published.judged(1e7, 1e9).method == "assumed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -179,3 +180,18 @@ def test_a_gguf_file_has_the_predicted_size(kind: str) -> None:
         return
     one, columns = quant_shape_to_byte_shape((rows, 128), quantization)
     assert matrix_bytes(rows, 128, kind) == one * columns
+
+
+EXACT = ("flops", "model_bytes", "adapter_bytes", "trainable_parameters", "parameters", "tokens", "checkpoint_bytes")
+
+
+@pytest.mark.slow
+def test_counts_are_predicted_exactly(finished: Any) -> None:
+    """FLOPs, bytes and parameters of training, said before each stage of a real run, are what was counted, within 1 %."""
+    for stage in ("design", "pretrain", "finetune"):
+        report = json.loads((finished.root / "reports" / f"{stage}.json").read_text(encoding="utf-8"))
+        for name, counted in report["metrics"].items():
+            said = report["predicted"].get(name, {}).get("value")
+            if name.partition("/")[0] in EXACT and said is not None:
+                assert counted["value"] == pytest.approx(said, rel=0.01), f"{stage}: {name}"
+    assert "the chats themselves" in report["predicted"]["flops"]["note"]

@@ -2,99 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
-import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from flows.edit import _assignment
-from tasks.core.errors import OverBudget, UserError
 from tasks.core.files import read_yaml
-from tasks.core.measure import Metrics
-from tasks.core.schema import validate
-from tasks.ledger import budget, knobs, ways_out
-from tasks.ledger.fit import Case
-from tasks.ledger.machine import Machine
+from tasks.ledger import knobs, ways_out
 from tasks.ledger.predict import plan
-from tasks.ledger.predict.text import Text
-from tasks.params import STAGES, Params, flatten, override
+from tasks.params import flatten
 from tasks.scaling import law as scaling
-
-ROOT = Path(__file__).parents[1]
-MACHINE = Machine(
-    gemm_flops_per_second={"float32": 2e11, "bfloat16": 1e12},
-    bandwidth_bytes_per_second=3e10,
-    host_bandwidth_bytes_per_second=3e10,
-    disk_bytes_per_second=1e9,
-    native_bf16=True,
-    cores=2,
-)
-RESOURCES = ["seconds", "joules", "dollars", "flops", "memory_bytes"]
-LAW = scaling.Law(1.2, 40.0, 0.35, 900.0, 0.33, (), 0.01, "a test")
+from tests import ways
+from tests.ways import LAW, MACHINE, RESOURCES, ROOT, case, commands, limited, params, refusal, refuse, total, typed
 
 
 @pytest.fixture(autouse=True)
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with four megabytes of text, and no scaling law."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text").mkdir()
-    for number in range(400):
-        (tmp_path / "text" / f"{number}.txt").write_text("0123456789" * 1000)
-
-
-def params(**assignments: Any) -> Params:
-    """Default parameters with a few changed (dots written as two underscores)."""
-    dotted = {name.replace("__", "."): value for name, value in assignments.items()}
-    return validate(Params, override(Params().model_dump(mode="json"), {"data.source": "text"} | dotted))
-
-
-def total(planned: Mapping[str, Metrics], resource: str) -> float:
-    """What a plan takes of a resource, known."""
-    found = budget.total(resource, planned)
-    assert found is not None
-    return found
-
-
-def limited(resource: str, share: float, **assignments: Any) -> Params:
-    """Parameters whose budget of one resource is a share of what they are predicted to take."""
-    enough = total(plan(params(**assignments), MACHINE), resource)
-    limit = int(share * enough) if resource == "memory_bytes" else share * enough
-    return params(**assignments, **{f"budget__{resource}": limit})
-
-
-def refuse(params: Params, stages: Any = STAGES, spent: dict[str, Metrics] | None = None) -> None:
-    """As both doors refuse."""
-    planned = {stage: metrics for stage, metrics in plan(params, MACHINE).items() if stage in stages}
-    budget.refuse(planned, params.budget, spent, lambda: ways_out.offer(params, stages, spent or {}, None, MACHINE))
-
-
-def refusal(params: Params, stages: Any = STAGES, spent: dict[str, Metrics] | None = None) -> OverBudget:
-    """The refusal of parameters that don't fit."""
-    with pytest.raises(OverBudget) as caught:
-        refuse(params, stages, spent)
-    return caught.value
-
-
-def commands(refused: UserError) -> list[str]:
-    """The changes it offers, as they stand there."""
-    return [line.strip().partition("  ")[0] for line in refused.hint.splitlines()[1:]]
-
-
-def typed(params: Params, command: str) -> Params:
-    """`params` after a command that was offered, read as `leanlm` reads it."""
-    first, second, *rest = shlex.split(command)
-    assert (first, second) == ("leanlm", "run")
-    assert set(rest[::2]) == {"-S"}
-    return validate(Params, override(params.model_dump(mode="json"), dict(map(_assignment, rest[1::2]))))
-
-
-def case(params: Params, stages: Any = STAGES) -> Case:
-    """The case that `offer` makes."""
-    return Case(params, stages, {}, None, MACHINE, Text(4_000_000, 400))
+def _source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways.source(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("share", [0.93, 0.6])
@@ -183,116 +107,3 @@ def test_only_what_will_run_again_is_changed() -> None:
         for block in ("data", "design", "pretrain", "evaluate"):
             assert getattr(changed, block) == getattr(start, block)
         refuse(changed, ahead, spent)
-
-
-@pytest.mark.parametrize("name", list(knobs.LEAST))
-def test_a_knobs_owner_is_the_first_stage_that_reads_it(name: str) -> None:
-    """What dvc.yaml says depends on a parameter first is what runs again when it is turned."""
-    graph = read_yaml(ROOT / "dvc.yaml")["stages"]
-    readers = [
-        stage
-        for stage in STAGES
-        for read in graph[stage].get("params", [])
-        if f"{name}.".startswith(read.replace("${data.tokenizer.method}", "train") + ".")
-    ]
-    block = name.partition(".")[0]
-    assert readers[0] == knobs.OWNERS.get(block, block)
-
-
-def test_a_design_may_be_drawn_up_again_for_pretraining() -> None:
-    """A finished design costs nothing: a smaller one is a way out as long as pretraining is still to come."""
-    start = limited("flops", 0.3)
-    turned = [knob for knob in knobs.knobs(start, _about(start)) if knob.owner == "design"]
-    assert turned
-    assert all(case(start, ("pretrain", "finetune")).owns(knob) for knob in turned)
-    assert not any(case(start, ("finetune",)).owns(knob) for knob in turned)
-
-
-def _about(params: Params) -> Any:
-    from tasks.ledger.predict.subject import subject
-
-    return subject(params, MACHINE)
-
-
-@pytest.mark.parametrize("resource", RESOURCES)
-def test_where_nothing_fits_the_least_is_said(resource: str) -> None:
-    """A budget no change can meet: no command, but what everything at its least would cost."""
-    refused = refusal(params(**{f"budget__{resource}": 1 if resource == "memory_bytes" else 1e-6}))
-    assert commands(refused) == []
-    assert "no change of parameters is enough" in refused.hint
-    assert "it would still take" in refused.hint
-
-
-def test_a_model_that_was_there_before_is_not_resized(tmp_path: Path) -> None:
-    """Without a family (`design.method: existing`) no size is offered; the rest is."""
-    import json
-
-    from tests.models import config
-
-    (tmp_path / "given").mkdir()
-    (tmp_path / "given" / "config.json").write_text(json.dumps(config()))
-    start = limited("flops", 0.7, design__method="existing", pretrain__init="given")
-    offered = commands(refusal(start))
-    assert offered
-    assert not any("design" in command for command in offered)
-
-
-def test_two_limits_at_once() -> None:
-    """Both are named, both would have to be raised, and every change meets both."""
-    seconds = total(plan(params(), MACHINE), "seconds")
-    start = params(budget__flops=2e13, budget__seconds=0.8 * seconds)
-    refused = refusal(start)
-    assert refused.message.count("\nbudget.") == 1
-    assert "raise budget.seconds to at least" in refused.hint
-    assert " and budget.flops to at least" in refused.hint
-    for command in commands(refused):
-        refuse(typed(start, command))
-
-
-def test_a_stage_by_hand_is_helped_even_where_the_rest_cannot_be() -> None:
-    """What comes after should fit too; where it can't, changes for the stage itself are offered, and that is said."""
-    start = params(finetune__steps=10, evaluate__max_bytes=1_000_000)
-    own = float(plan(start, MACHINE)["finetune"]["flops"].value or 0)
-    tight = validate(Params, override(start.model_dump(mode="json"), {"budget.flops": 0.7 * own}))
-    later = ("compress", "deploy_profile")
-    said = ways_out.offer(tight, ["finetune"], {}, None, MACHINE, later)
-    assert "that fit finetune, though not what comes after:" in said
-    for command in [line.strip().partition("  ")[0] for line in said.splitlines()[1:]]:
-        refuse(typed(tight, command), ["finetune"])
-    roomy = validate(Params, override(start.model_dump(mode="json"), {"budget.flops": 1e15}))
-    assert "though" not in ways_out.offer(roomy, ["finetune"], {}, None, MACHINE, later)
-
-
-def test_memory_that_lacks_is_found_in_smaller_batches() -> None:
-    """A stage that doesn't fit the machine: the first way out loses no text, and every change fits the free memory."""
-    start = params(pretrain__batch_size=128, pretrain__context_length=512)
-    planned = plan(start, MACHINE)
-    peak = float(planned["pretrain"]["peak_memory_bytes"].value or 0)
-    free = 0.5 * peak
-    ahead = list(STAGES)[2:]
-    with pytest.raises(UserError, match="of memory") as caught:
-        budget.check_memory("pretrain", peak, free, lambda: ways_out.offer(start, ahead, {}, free, MACHINE))
-    assert "lower pretrain.batch_size" in caught.value.hint
-    offered = commands(caught.value)
-    assert offered
-    for command in offered:
-        again = plan(typed(start, command), MACHINE)
-        assert all(float(again[stage]["peak_memory_bytes"].value or 0) <= free for stage in ahead)
-    first = typed(start, offered[0]).pretrain
-    assert first.steps * first.batch_size >= start.pretrain.steps * start.pretrain.batch_size
-    assert first.batch_size < start.pretrain.batch_size
-
-
-def test_a_refusal_is_quick() -> None:
-    """Under two seconds of one core, with hundreds of files to learn from and a refusal that takes several changes."""
-    start = limited("seconds", 0.3)
-    began = time.process_time()
-    assert commands(refusal(start))
-    assert time.process_time() - began < 2
-
-
-@pytest.mark.parametrize(("below", "least"), [(350, 1), (16, 1), (1, 1), (131_072, 1000), (7, 3), (100, 99)])
-def test_round_numbers(below: int, least: int) -> None:
-    """Falling, within bounds, at most two digits that aren't 0, and none is skipped."""
-    found = knobs.round_numbers(below, least)
-    assert found == [n for n in range(below - 1, least - 1, -1) if len(str(n).rstrip("0")) <= 2]

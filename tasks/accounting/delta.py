@@ -80,7 +80,9 @@ def qwen3_next(config: Config) -> Anatomy:
     """Qwen3NextForCausalLM, experts or dense."""
     width = config["hidden_size"]
     blocks = []
-    for i, kind in enumerate(config["layer_types"]):
+    every = config.get("full_attention_interval", 4)
+    usual = ["linear_attention" if (i + 1) % every else "full_attention" for i in range(config["num_hidden_layers"])]
+    for i, kind in enumerate(config.get("layer_types") or usual):
         matrices, mixing, vectors = _linear(config) if kind == "linear_attention" else _full(config)
         blocks.append(Block(f"model.layers.{i}", matrices + _behind(config, i), (mixing,), vectors + 2 * width))
     return assemble(config, tuple(blocks))

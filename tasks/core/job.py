@@ -33,6 +33,8 @@ class Job:
         work: folder for checkpoints, keyed by parameters and inputs; it outlives the process.
         over_budget: given the FLOPs done so far, the sentence that says which resource ran out, or "".
         gemm_flops_per_second: the machine's measured rate by dtype ("float32", "bfloat16"), for MFU; may be empty.
+        bandwidth_bytes_per_second: of the memory of the device models run on, for MBU; None: not measured.
+        host_bandwidth_bytes_per_second: of the host's memory, where engines run that know no accelerator.
         flops: what training has computed so far, all attempts together; `over_budget` is asked with it in between.
     """
 
@@ -41,6 +43,7 @@ class Job:
     over_budget: Callable[[float], str] = _nothing_is_spent
     gemm_flops_per_second: dict[str, float] = field(default_factory=dict)
     bandwidth_bytes_per_second: float | None = None
+    host_bandwidth_bytes_per_second: float | None = None
     flops: float = 0.0
 
     def stop_if_over_budget(self, done: str, kept: str = "checkpoints and finished stages are kept") -> None:

@@ -54,7 +54,8 @@ def profile(params: DeployProfile, prompt: list[int], tokenizer: Any, out: Path,
             check_tokens(name, outcomes[name], tokenizer, model, texts)
             metrics |= engine_metrics(name, outcomes[name], params.prompt_tokens, params.warmup)
             rate = metrics[f"decode_tokens_per_second/{name}"]
-            metrics[f"mbu/{name}"] = mbu(rate, bytes_per_token(model), job.bandwidth_bytes_per_second)
+            host = job.host_bandwidth_bytes_per_second if ENGINES[name].reads == "gguf" else None
+            metrics[f"mbu/{name}"] = mbu(rate, bytes_per_token(model), host or job.bandwidth_bytes_per_second)
             bar.advance()
             if name != params.engines[-1]:
                 job.stop_if_over_budget(f"profiling {name}", "what its engine showed is kept, and the rest goes on")
@@ -81,7 +82,7 @@ def bytes_per_token(model: Path) -> int:
             header.pop("__metadata__", None)
             sizes |= {name: entry["data_offsets"][1] - entry["data_offsets"][0] for name, entry in header.items()}
         config = read_config(model)
-        if not config.get("tie_word_embeddings", False):
+        if any(name.endswith("head.weight") for name in sizes):
             sizes = {name: size for name, size in sizes.items() if not name.endswith(EMBEDDINGS)}
         count, active = experts(config)
         idle = sum(size for name, size in sizes.items() if ".experts." in name) * (count - active)

@@ -21,10 +21,12 @@ class Existing(Technique):
             ValueError: it is of a type that can't be accounted for, or its vocabulary is smaller than the tokenizer's.
         """
         config = read_config(init)
-        read(config)
-        if config["vocab_size"] < vocab_size:
+        try:
+            own = read(config).vocab
+        except KeyError as lacking:
+            raise ValueError(f"{init}: its config.json lacks {lacking}") from None
+        if own < vocab_size:
             raise ValueError(
-                f"{init} has a vocabulary of {config['vocab_size']}, the tokenizer {vocab_size}: "
-                "set data.tokenizer.method to pretrained"
+                f"{init} has a vocabulary of {own}, the tokenizer {vocab_size}: set data.tokenizer.method to pretrained"
             )
         return config

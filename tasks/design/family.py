@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, ValidationError
 
 from tasks.accounting import parameters
 from tasks.core.schema import Technique
@@ -55,9 +56,14 @@ class Family(Technique):
         """Fields of a well-proportioned member of the family that is `width` wide (a multiple of 64)."""
 
     def ladder(self) -> Iterator[Self]:
-        """Members of the family from small to large; what `sizes` leaves alone is kept."""
+        """Members of the family from small to large; what `sizes` leaves alone is kept.
+
+        Widths too small for what is kept (more groups than heads, no layer that attends) are passed over.
+        """
+        kept = self.model_dump(mode="json")
         for width in WIDTHS:
-            yield self.model_validate({**self.model_dump(mode="json"), **self.sizes(width), "parameters": None})
+            with suppress(ValidationError):
+                yield self.model_validate({**kept, **self.sizes(width), "parameters": None})
 
     def _largest(self, vocab_size: int) -> Self:
         best, smallest = None, 0
@@ -67,6 +73,8 @@ class Family(Technique):
             if size > (self.parameters or 0):
                 break
             best = candidate
+        if not smallest:
+            raise ValueError("parameters: no width of this family suits its other fields as they are set")
         if best is None:
             raise ValueError(
                 f"parameters: found {self.parameters}; the smallest of this family with a vocabulary of {vocab_size} "

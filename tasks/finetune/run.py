@@ -14,6 +14,7 @@ from tasks.evaluate.judge import judge
 from tasks.finetune import Finetune, chats
 from tasks.models.device import autocast, resolve_precision
 from tasks.models.load import (
+    cast,
     check_context,
     copy_model,
     count_parameters,
@@ -45,15 +46,8 @@ def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain
 def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: Any, out: Path, job: Job) -> Metrics:
     import torch
 
-    train = chats.read(data / "instructions" / "train.jsonl", tokenizer, params.context_length)
-    held = chats.read(data / "instructions" / "validation.jsonl", tokenizer, params.context_length)
+    train, held = _chats(params, data, tokenizer)
     check_context("finetune.context_length", params.context_length, pretrain)
-    if not train.examples:
-        raise UserError(
-            f"finetune: no chat to train on ({train.too_long} longer than finetune.context_length "
-            f"{params.context_length} tokens, {train.without_answer} without an answer, {train.refused} refused by the chat template)",
-            "raise finetune.context_length, or give data.source records with 'messages' or Python files",
-        )
     base = load_model(pretrain)
     kept = base.dtype
     if params.method == "full":
@@ -61,19 +55,9 @@ def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: A
     size, precision = count_parameters(base), resolve_precision(params.precision)
     torch.manual_seed(seed)
     model = _apply(params, base)
-
-    def validate() -> float:
-        model.eval()
-        losses = []
-        with torch.inference_mode(), autocast(precision):
-            for at in range(0, len(held.examples), params.batch_size):
-                part = held.examples[at : at + params.batch_size]
-                losses += [float(next_token_loss(model, *chats.tensors(part, base.device)))] * len(part)
-        return sum(losses) / len(losses)
-
     names = ("steps", "learning_rate", "schedule", "weight_decay", "max_grad_norm", "checkpoint_every")
     settings = Settings(**{name: getattr(params, name) for name in names}, precision=precision, seed=seed)
-    before = validate() if held.examples else None
+    before = _validation_loss(model, held, params.batch_size, precision)
     loop = Loop(
         model,
         lambda step: chats.batch(train.examples, step, params.batch_size, seed, base.device),
@@ -89,10 +73,41 @@ def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: A
         train.too_long + train.without_answer + train.refused,
         f"{train.too_long} too long, {train.without_answer} without an answer, {train.refused} refused by the template",
     )
-    if before is not None:
+    after = _validation_loss(model, held, params.batch_size, precision)
+    if before is not None and after is not None:
         note = f"answers of {len(held.examples)} held-out chats"
-        metrics |= {"validation_loss_before": measured(before, note), "validation_loss": measured(validate(), note)}
+        metrics |= {"validation_loss_before": measured(before, note), "validation_loss": measured(after, note)}
     return metrics | _save(model, kept, tokenizer, out)
+
+
+def _chats(params: Finetune, data: Path, tokenizer: Any) -> tuple[chats.Chats, chats.Chats]:
+    """Those to train on and those to validate with."""
+    train, held = (
+        chats.read(data / "instructions" / f"{split}.jsonl", tokenizer, params.context_length)
+        for split in ("train", "validation")
+    )
+    if not train.examples:
+        raise UserError(
+            f"finetune: no chat to train on ({train.too_long} longer than finetune.context_length "
+            f"{params.context_length} tokens, {train.without_answer} without an answer, {train.refused} refused by the chat template)",
+            "raise finetune.context_length, or give data.source records with 'messages' or Python files",
+        )
+    return train, held
+
+
+def _validation_loss(model: Any, held: chats.Chats, batch_size: int, precision: str) -> float | None:
+    """Mean loss on the answers of held-out chats; None where there are none."""
+    import torch
+
+    if not held.examples:
+        return None
+    model.eval()
+    losses = []
+    with torch.inference_mode(), autocast(precision):
+        for at in range(0, len(held.examples), batch_size):
+            part = held.examples[at : at + batch_size]
+            losses += [float(next_token_loss(model, *chats.tensors(part, model.device)))] * len(part)
+    return sum(losses) / len(losses)
 
 
 def _apply(params: Finetune, base: Any) -> Any:
@@ -110,12 +125,12 @@ def _apply(params: Finetune, base: Any) -> Any:
 
 def _save(model: Any, dtype: Any, tokenizer: Any, out: Path) -> Metrics:
     if not hasattr(model, "merge_and_unload"):
-        save_model(model.to(dtype), tokenizer, out)
+        save_model(cast(model, dtype), tokenizer, out)
         return {}
     for config in model.peft_config.values():
         if isinstance(config.target_modules, set):  # written in an order that differs from process to process
             config.target_modules = sorted(config.target_modules)
     model.save_pretrained(out / "adapter")
-    save_model(model.merge_and_unload().to(dtype), tokenizer, out)
+    save_model(cast(model.merge_and_unload(), dtype), tokenizer, out)
     size = weight_bytes(out / "adapter")
     return {"adapter_bytes": counted(size), "delivery_bytes": counted(size, "adapter alone")}

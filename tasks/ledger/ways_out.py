@@ -19,6 +19,7 @@ from tasks.ledger.predict.subject import subject
 from tasks.ledger.predict.text import source_text
 from tasks.params import Params
 from tasks.scaling import law as scaling
+from tasks.scaling.plan import DATA
 
 OFFERED = 3
 """Changes a refusal names at most."""
@@ -84,12 +85,13 @@ def search(case: Case) -> tuple[list[Change], bool]:
 
 
 def _law(params: Params) -> scaling.Law | None:
-    """The project's law, if it is about this family and can be read."""
+    """The project's law, if it is about this family and this text and can be read."""
     try:
         law = scaling.load()
     except UserError:
         return None
-    return law if law is not None and law.family in ("", params.design.method) else None
+    fits = law is not None and law.family in ("", params.design.method) and law.data in ("", scaling.data_key(DATA))
+    return law if fits else None
 
 
 def _change(case: Case, fit: Fit, before: Quality, law: scaling.Law | None) -> Change:
@@ -167,4 +169,4 @@ def _excess(case: Case, planned: Mapping[str, Metrics]) -> float:
     limits = budget.limits(case.params.budget)
     if case.free_memory is not None:
         limits["memory_bytes"] = min(case.free_memory, limits.get("memory_bytes", case.free_memory))
-    return sum((budget.total(name, planned, case.spent) or 0.0) / limit for name, limit in limits.items())
+    return sum((budget.total(name, planned, case.spent) or 0.0) / max(limit, 1.0) for name, limit in limits.items())

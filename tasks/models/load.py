@@ -160,6 +160,17 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
+def cast(model: Any, dtype: Any) -> Any:
+    """`model` in `dtype`, but for the buffers upstream keeps in float32: a router's bias, which moves by thousandths."""
+    strict = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+    kept = {name: b.clone() for name, b in model.named_buffers() if any(part in name for part in strict)}
+    model.to(dtype)
+    for name, value in kept.items():
+        owner, _, last = name.rpartition(".")
+        setattr(model.get_submodule(owner), last, value)
+    return model
+
+
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write model and tokenizer as one folder that transformers reads (safetensors)."""
     folder.mkdir(parents=True, exist_ok=True)

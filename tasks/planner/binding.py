@@ -83,7 +83,7 @@ def refuse(field: Field, constraints: Constraints, shapes: Sequence[Shape]) -> N
             if not any(shape.longest(group) for shape in shapes):
                 free = constraints.context is None or not _possible(field, group, constraints.families)
                 raise UserError(*_conflict(group, None if free else constraints.context, shapes))
-    raise AssertionError("refused what can be kept")
+    raise UserError("nothing keeps every limit when it is predicted exactly", "relax one of them a little")
 
 
 def _known(limits: Sequence[Limit], shapes: Sequence[Shape]) -> None:

@@ -9,7 +9,6 @@ from tasks.core.schema import validate
 from tasks.design import Design
 from tasks.design.family import Family
 from tasks.params import Params, flatten, override
-from tasks.scaling.ladder import RATE_EXPONENT
 
 Values = dict[str, Any]
 """Dotted names of params.yaml -> values."""
@@ -68,8 +67,10 @@ def reading(params: Params, name: str, context: int | None) -> Values:
     if context is None:
         return {}
     values: Values = {}
-    if getattr(getattr(params.design, name), "max_position_embeddings", context) < context:
-        values[f"design.{name}.max_position_embeddings"] = context
+    member = getattr(params.design, name)
+    for field in ("max_position_embeddings", "context_length"):
+        if getattr(member, field, context) < context:
+            values[f"design.{name}.{field}"] = context
     if params.pretrain.context_length < context:
         tokens = params.pretrain.batch_size * params.pretrain.context_length
         values |= {"pretrain.context_length": context, "pretrain.batch_size": max(1, tokens // context)}
@@ -83,14 +84,3 @@ def kinds(params: Params) -> list[Values]:
         return [{"deploy_profile.serve": kind} for kind in profile.gguf]
     methods = dict.fromkeys((params.compress.method, "none", "int8", "nf4"))
     return [{"compress.method": method} for method in methods]
-
-
-def learning_rate(params: Params, there: float, flops: float) -> Values:
-    """The peak learning rate for a run of `flops`, from the configured one's, `there` FLOPs: the ladder's rule.
-
-    The best rate falls with training FLOPs to the power 1/8 (arXiv:2401.02954, equation 1).
-    """
-    if not there:
-        return {}
-    rate = params.pretrain.learning_rate * (there / flops) ** RATE_EXPONENT
-    return {"pretrain.learning_rate": float(f"{rate:.3g}")}

@@ -10,6 +10,9 @@ from tasks.models import Config
 from tasks.params import Params
 from tasks.planner.constraints import Figure
 
+HOST_ONLY = ("data", "design")
+"""Stages that never touch an accelerator, and so none of its memory."""
+
 SUMS: dict[Figure, str] = {
     "flops": "flops",
     "seconds": "wall_seconds",
@@ -44,7 +47,8 @@ def figures(
     if first.value is None:
         raise UserError(first.note)
     found: dict[Figure, float | None] = {figure: total(plan, metric) for figure, metric in SUMS.items()}
-    peaks = [peak(metrics, machine) for metrics in plan.values()]
+    on_device = plan.items() if machine.device == "cpu" else [(s, m) for s, m in plan.items() if s not in HOST_ONLY]
+    peaks = [peak(metrics, machine) for _, metrics in on_device]
     found["training_memory_bytes"] = max((value for value in peaks if value is not None), default=None)
     return found | inference(plan, params, config, machine, context)
 

@@ -26,6 +26,8 @@ from tasks.planner.constraints import Constraints, Figure, Limit
 from tasks.planner.figures import figures
 from tasks.planner.quality import Quality
 from tasks.scaling import law
+from tasks.scaling.ladder import learning_rate
+from tasks.scaling.plan import DATA
 
 APART = 1.25
 """A size is tried if it has that many times the parameters of the last one."""
@@ -76,11 +78,10 @@ class Field:
         return replace(candidate, figures={**found, "bits_per_byte": candidate.bits_per_byte})
 
     def values(self, candidate: Candidate) -> dict[str, Any]:
-        """What params.yaml must say for it, the learning rate of so long a run among it."""
-        params = configure.with_steps(candidate.shape.params, candidate.steps)
-        there = training_flops(self.params, self._subject(self.params).config)
-        rate = configure.learning_rate(self.params, there, training_flops(params, candidate.shape.config))
-        return candidate.values | rate
+        """What params.yaml must say for it, the learning rate of its width among it."""
+        there = self._subject(self.params).config
+        rate = learning_rate(self.params.pretrain.learning_rate, there, candidate.shape.config)
+        return candidate.values | {"pretrain.learning_rate": rate}
 
     def stages(self, params: Params, only: Collection[str] = tuple(predict.STAGES)) -> dict[str, Metrics]:
         """Those stages' predictions."""
@@ -162,13 +163,6 @@ def probes(params: Params) -> tuple[int, int]:
     return few, few + max(1, (PROBES[1] - PROBES[0]) // beat) * beat
 
 
-def training_flops(params: Params, config: dict[str, Any]) -> float:
-    """Of pretraining."""
-    pretrain = params.pretrain
-    tokens = pretrain.steps * pretrain.batch_size * pretrain.context_length
-    return tokens * accounting.training_flops_per_token(config, pretrain.context_length)
-
-
 def survey(params: Params, machine: Machine) -> Field:
     """What can be drawn from with this configuration on this machine.
 
@@ -179,6 +173,9 @@ def survey(params: Params, machine: Machine) -> Field:
     source = source_text(Path(params.data.source))
     about = subject(params, machine, source)
     distinct = about.train_tokens * about.bytes_per_token
+    fitted = law.load()
+    if fitted is not None and (fitted.unsure or fitted.data not in ("", law.data_key(DATA))):
+        fitted = None  # it speaks of another text, or of nothing far from its own runs
     return Field(
-        params, machine, source, read(machine.name), Quality(law.load(), about.bytes_per_token, distinct), about.vocab
+        params, machine, source, read(machine.name), Quality(fitted, about.bytes_per_token, distinct), about.vocab
     )

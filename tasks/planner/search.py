@@ -88,15 +88,12 @@ def search(params: Params, machine: Machine, asked: Constraints) -> Plan:
     constraints = Constraints((*asked.limits, *of_budget(params.budget), room(machine)), asked.context, asked.families)
     if field.quality.fitted is None and any(limit.figure == "bits_per_byte" for limit in constraints.limits):
         raise UserError(
-            "--bits-per-byte: no law has been fitted to your text, and another text's can't promise a value",
-            "`leanlm scale` trains a ladder of small models and fits one",
+            "--bits-per-byte: no law that its runs determine has been fitted to your text, and another text's can't promise",
+            "`leanlm scale --minutes 60` trains a ladder of small models and fits one",
         )
     shapes = field.shapes(constraints, SLACK)
     left_out = dict(field.left_out)
-    best = choose(shapes, constraints.limits)
-    if best is None:
-        refuse(field, constraints, shapes)
-    chosen = within(field, best, constraints.limits)
+    best, chosen = _exact(field, constraints, shapes)
     considered = [one for shape in shapes for one in lengths(shape, constraints.limits)]
     considered = [chosen, *(one for one in considered if (one.shape, one.steps) != (best.shape, best.steps))]
     return Plan(
@@ -108,6 +105,19 @@ def search(params: Params, machine: Machine, asked: Constraints) -> Plan:
         gains=gains(field, constraints, shapes, chosen),
         left_out=left_out,
     )
+
+
+def _exact(field: Field, constraints: Constraints, shapes: list[Shape]) -> tuple[Candidate, Candidate]:
+    """The best candidate as the lines between two predictions have it, and as its exact prediction lets it be."""
+    left = list(shapes)
+    while True:
+        best = choose(left, constraints.limits)
+        if best is None:
+            refuse(field, constraints, shapes)
+        chosen = within(field, best, constraints.limits)
+        if chosen.keeps(constraints.limits):
+            return best, chosen
+        left = [shape for shape in left if shape is not best.shape]
 
 
 def room(machine: Machine) -> Limit:
@@ -135,7 +145,7 @@ def within(field: Field, best: Candidate, limits: Sequence[Limit]) -> Candidate:
 
     Corrections from earlier runs depend on a run's size, so costs aren't quite linear in the steps.
     """
-    shape = best.shape
+    shape, limits = best.shape, [one for one in limits if one.figure != "bits_per_byte"]  # which more steps only help
     low, high = shape.least, min(shape.most, 2 * best.steps)
     kept = field.exactly(best)
     if kept.keeps(limits):

@@ -21,7 +21,7 @@ class Pretrain(Section):
     """Sequences per step."""
     context_length: PositiveInt = 256
     """Tokens per sequence."""
-    learning_rate: PositiveFloat = 3e-3
+    learning_rate: PositiveFloat = 1.5e-3
     """Peak learning rate."""
     schedule: Schedule = Schedule()
     weight_decay: float = Field(default=0.1, ge=0)

@@ -12,6 +12,7 @@ from tasks.evaluate import Evaluate
 from tasks.evaluate.judge import judge
 from tasks.models.device import resolve_precision
 from tasks.models.load import (
+    cast,
     check_context,
     copy_model,
     count_parameters,
@@ -47,7 +48,7 @@ def run(
     metrics: Metrics = {"parameters": counted(count_parameters(model))}
     if params.steps:
         metrics |= _train(model, params, seed, data, job)
-        save_model(model.to(dtype), tokenizer, out)
+        save_model(cast(model, dtype), tokenizer, out)
     elif has_weights(init):
         copy_model(init, out)
     else:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tasks.core.errors import UserError
 from tasks.design.family import Family
+from tasks.models import Config
 from tasks.scaling.cost import Cost
 from tasks.scaling.law import Point
 from tasks.scaling.plan import Plan, size_of
@@ -29,11 +30,8 @@ LARGEST_SHARE = 0.5
 FEWEST_STEPS = 10
 """A shorter run tells nothing of a longer one."""
 
-RATE_EXPONENT = 0.125
-"""Best learning rates fall with training FLOPs to this power (arXiv:2401.02954, equation 1)."""
-
 RECIPE = {
-    "learning_rate": "pretrain.learning_rate; lower for a run of more FLOPs than planned, by their ratio^0.125",
+    "learning_rate": "pretrain.learning_rate x planned width / width",
     "warmup": "the same share of the steps as planned",
     "schedule": "pretrain.schedule, to each run's own end",
 }
@@ -76,7 +74,8 @@ def _chosen(plan: Plan, budget: float, unit: str, cost: Cost) -> list[Rung]:
     fitting = [grid for members in choices if (grid := _longest(plan, members, budget, cost))]
     if not fitting:
         least = sum(map(cost, _grid(plan, choices[-1], 4 * FEWEST_STEPS)))
-        shown = f"{least:.3g}" if unit == "flops" else f"{math.ceil(least):g}"
+        digit = 10.0 ** (math.floor(math.log10(least)) - 2) if unit == "flops" else 1.0
+        shown = f"{math.ceil(least / digit) * digit:.4g}"
         raise UserError(
             f"--{unit}: found {budget:g}; the smallest ladder of this family takes about {shown}",
             f"give --{unit} {shown} or more, or lower pretrain.batch_size or pretrain.context_length",
@@ -120,15 +119,22 @@ def _choices(plan: Plan) -> Iterator[list[Family]]:
         yield [member for _, member in members[: min(SIZES)]]
 
 
+def learning_rate(rate: float, tuned: Config, wanted: Config) -> float:
+    """The peak learning rate of the model `wanted`, from that which suits `tuned`.
+
+    Adam's best rate for matrices falls with their width (arXiv:2203.03466, table 8).
+    """
+    return float(f"{rate * tuned['hidden_size'] / wanted['hidden_size']:.3g}")
+
+
 def _rung(plan: Plan, member: Family, steps: int) -> Rung:
     params, config = plan.params, member.config(plan.config["vocab_size"])
     planned = params.pretrain
     flops = plan.flops(config, steps)
-    # never higher than configured, whatever the rule says: a higher rate keeps a short run on its first plateau
-    rate = planned.learning_rate * min(1.0, plan.flops(plan.config, planned.steps) / flops) ** RATE_EXPONENT
+    rate = learning_rate(planned.learning_rate, plan.config, config)
     warmup = min(steps, round(planned.schedule.warmup_steps * steps / planned.steps))
     schedule = planned.schedule.model_copy(update={"warmup_steps": warmup})
-    changes = {"steps": steps, "learning_rate": float(f"{rate:.3g}"), "schedule": schedule, "eval_every": steps + 1}
+    changes = {"steps": steps, "learning_rate": rate, "schedule": schedule, "eval_every": steps + 1}
     sizes = {name: getattr(member, name) for name in member.sizes(64)}
     return Rung(
         sizes=sizes,

@@ -104,6 +104,16 @@ class Law:
         last, tail = len(found) - 1, (1 - COVERED) / 2
         return Interval(value, found[round(tail * last)], found[round((1 - tail) * last)])
 
+    @property
+    def unsure(self) -> list[str]:
+        """The exponents the runs hardly determine: the law interpolates then, and says little of far larger plans."""
+        bounds = {name: self.bounds(name) for name in ("alpha", "beta")}
+        return [name for name, found in bounds.items() if found.high - found.low > UNSURE]
+
+
+UNSURE = 1.0
+"""An exponent whose bounds lie further apart than this is not determined by the runs."""
+
 
 def loss(law: Coefficients, parameters: float, text: float) -> float:
     """Bits per byte of one set of coefficients (E, A, alpha, B, beta)."""

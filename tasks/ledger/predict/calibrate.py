@@ -51,8 +51,8 @@ ALIKE = math.log(8.0)
 FEATURES = ("flops", "parameters", "tokens", "cpu_seconds", "peak_memory_bytes")
 """Raw predictions that say how alike two runs are."""
 
-OTHER_FORMULAS, OTHER_VERSIONS, OTHER_TECHNIQUE = 0.25, 0.7, 0.5
-"""Weights of runs predicted by other code, done by other libraries, done by another technique."""
+OTHER_FORMULAS, OTHER_TECHNIQUE = 0.25, 0.5
+"""Weights of runs predicted by other code, and done by another technique."""
 
 COMPANY = {"peak_memory_bytes": 0.0, "cpu_seconds": 1.0, "cpu_seconds_per_token": 1.0}
 """Power of the free share of the machine by which a run counts: clocks suffer from company, processor time less so."""
@@ -157,8 +157,6 @@ def _weight(target: Score, run: Score, newest: datetime, company: float) -> floa
     weight: float = 0.5 ** (age / HALF_LIFE_DAYS) * math.exp(-0.5 * (_distance(target.raw, run.raw) / ALIKE) ** 2)
     weight *= 1.0 if run.technique == target.technique else OTHER_TECHNIQUE
     weight *= 1.0 if run.formulas == target.formulas else OTHER_FORMULAS
-    if target.versions and run.versions != target.versions:
-        weight *= OTHER_VERSIONS
     return float(weight * (1 - min(0.9, run.others or 0.0)) ** company)
 
 

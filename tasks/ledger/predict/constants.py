@@ -90,7 +90,7 @@ QUANTIZED_SLOWDOWN = {"int8": 2.0, "nf4": 2.2}
 
 STARTUP_SECONDS = {
     "data": 1.5,
-    "design": 0.01,
+    "design": 0.12,
     "pretrain": 4.5,
     "finetune": 6.0,
     "compress": 5.5,
@@ -100,7 +100,7 @@ STARTUP_SECONDS = {
 
 BASE_MEMORY_BYTES = {
     "data": 348 << 20,
-    "design": 45 << 20,
+    "design": 56 << 20,
     "pretrain": 550 << 20,
     "finetune": 630 << 20,
     "compress": 620 << 20,

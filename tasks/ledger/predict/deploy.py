@@ -60,10 +60,9 @@ def deploy_profile(about: Subject) -> Metrics:
         engines += _profiled(about, engine, model)
     middle = params.prompt_tokens + params.max_new_tokens // 2
     generations = (1 + params.warmup + params.repeats) * len(params.engines)
-    flops = generations * (
-        params.prompt_tokens * accounting.forward_flops_per_token(about.config, params.prompt_tokens)
-        + params.max_new_tokens * accounting.decode_flops_per_token(about.config, middle)
-    )
+    decoding = accounting.decode_flops_per_token(about.config, middle)
+    prefill = params.prompt_tokens * accounting.forward_flops_per_token(about.config, params.prompt_tokens)
+    flops = generations * (prefill + params.max_new_tokens * decoding)
     note = f"{export.wall:.3g} s export + {engines.wall:.3g} s engines + samples"
     exporting = 4 * size if model.slowdown > 1 else 4 * about.anatomy.vocab * about.anatomy.width * 3
     engine_memory = constants.ENGINE_MEMORY_BYTES + model.bytes - constants.BASE_MEMORY_BYTES["deploy_profile"]
@@ -73,9 +72,7 @@ def deploy_profile(about: Subject) -> Metrics:
         **(export + engines + samples(about, model)).metrics("deploy_profile", about.machine, memory, note),
         "flops": modelled(flops, f"{generations} generations: prompts and tokens"),
         "kv_cache_bytes_per_token": modelled(accounting.kv_cache_bytes_per_token(about.config), "exact, in float16"),
-        "decode_flops_per_token": modelled(
-            accounting.decode_flops_per_token(about.config, middle), f"exact, with {middle} tokens in the cache"
-        ),
+        "decode_flops_per_token": modelled(decoding, f"exact, with {middle} tokens in the cache"),
         "model_bytes/safetensors": modelled(model.bytes, "as compress keeps it"),
         **_delivered(about, sizes, model),
         **{

@@ -41,7 +41,10 @@ def source_text(source: Path) -> Text:
     """
     folder = place(source)
     if folder.exists():
-        files = [folder] if folder.is_file() else [path for path in folder.rglob("*") if path.suffix in SUFFIXES]
+        found = [folder] if folder.is_file() else folder.rglob("*")
+        files = [path for path in found if path.is_file() and (path == folder or path.suffix in SUFFIXES)]
+        if not files:
+            raise UserError(f"data.source '{source}': no {' or '.join(SUFFIXES)} file in that folder")
         return sum((_text(path, alone=len(files) == 1) for path in files), Text(0, 0))
     if is_descriptor(source) and isinstance(describe(source), Stdlib):
         return _stdlib_text()
