@@ -74,7 +74,7 @@ def run(stage: str) -> None:
     busy = scores.busy_seconds()
     with Meter(Spent.load(spent_path)) as meter:
         inputs = {name: acquire(path) for name, path in declaration.inputs.items()}
-        forecast = predict.forecasts(everything, measured_machine)[stage]
+        forecast = predict.forecasts(everything, measured_machine, stages=(stage,))[stage]
         predicted = forecast.predicted
         before = _upstream(stage, everything)
         _refuse(stage, predicted, everything, before)
