@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tasks.accounting import read
-from tasks.accounting.lora import adapted, linear_layers
+from tasks.accounting.lora import LEFT_OUT, adapted, linear_layers
 from tasks.compress.nf4 import BLOCK_IN, BLOCK_OUT
 from tasks.core.errors import UserError
 from tasks.deploy_profile import GGUF_ARCHITECTURES
@@ -84,12 +84,22 @@ def _training(params: Params, config: Config) -> Iterator[str]:
         yield (
             "finetune.method: found lora; an update merged into ternary weights is rounded away: set finetune.method to full"
         )
+    elif tuned.lora.target_modules != "all-linear" and (wrong := _unadaptable(config, tuned.lora.target_modules)):
+        yield (
+            f"finetune.lora.target_modules: {', '.join(wrong)} can't be adapted in {config['model_type']}: leave them out, "
+            "or use all-linear, which does"
+        )
     elif not adapted(config, tuned.lora.target_modules):
         known = sorted({layer.last for layer in linear_layers(config)[:-1]})
         yield (
             f"finetune.lora.target_modules: found {tuned.lora.target_modules}; no linear layer of this model has that "
             f"name: {', '.join(known)}"
         )
+
+
+def _unadaptable(config: Config, targets: str | list[str]) -> list[str]:
+    left_out = LEFT_OUT.get(config.get("model_type", "llama"), frozenset())
+    return sorted({layer.last for layer in adapted(config, targets)} & left_out)
 
 
 def _delivery(params: Params, config: Config) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.core.job import Job
 from tasks.data.train import Train
+from tasks.ledger.machine import Machine
 
 TEXTS = [
     "def add(first, second):\n    return first + second\n",
@@ -14,6 +15,16 @@ TEXTS = [
     "for name in sorted(names):\n    print(name, len(name))\n",
     "The quick brown fox jumps over the lazy dog. 0123456789 äöü — €\n",
 ] * 4
+
+MACHINE = Machine(
+    gemm_flops_per_second={"float32": 2e11, "bfloat16": 1e12},
+    bandwidth_bytes_per_second=3e10,
+    host_bandwidth_bytes_per_second=3e10,
+    disk_bytes_per_second=1e9,
+    native_bf16=True,
+    cores=2,
+)
+"""Two cores of a server with matrix units, for predictions that must not depend on where the tests run."""
 
 
 def tokenizer(vocab_size: int = 400) -> Any:

@@ -55,6 +55,14 @@ def test_every_family_can_go_all_the_way(method: str) -> None:
         ({"design__method": "bitnet"}, "set finetune.method to full"),
         ({"design__method": "bitnet", "compress__method": "nf4"}, "are bitnet already"),
         ({"design__llama__hidden_size": 96, "compress__method": "nf4", "design__llama__intermediate_size": 100}, "nf4"),
+        (
+            {"design__method": "deepseek_v3", "finetune__lora__target_modules": ["q_a_proj", "gate_proj"]},
+            "gate_proj can't be adapted in deepseek_v3",
+        ),
+        (
+            {"design__method": "qwen3_moe", "design__qwen3_moe__moe_intermediate_size": 100},
+            "its experts read 100 numbers; products of experts need multiples of 8",
+        ),
         ({"pretrain__context_length": 4096}, "pretrain.context_length: found 4096; the model has 1024 positions"),
         ({"design__method": "rwkv", "evaluate__context_length": 4096}, "evaluate.context_length: found 4096"),
         ({"deploy_profile__prompt_tokens": 1000}, "deploy_profile.prompt_tokens + deploy_profile.max_new_tokens"),
@@ -77,7 +85,7 @@ def test_what_can_not_work_is_told_with_its_parameter(assignments: dict[str, Any
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"intermediate_size": 100}, "down_proj read 100 numbers, which is no multiple of 32"),
+        ({"intermediate_size": 100}, "down_proj reads 100 numbers, which is no multiple of 32"),
         ({"vocab_size": 32000}, "the vocabulary is larger than the model"),
         ({"model_type": "mistral", "sliding_window": 128}, "sliding_window 128 holds all 128 positions"),
         (

@@ -66,7 +66,11 @@ def test_what_is_applied_is_what_was_predicted(project: Path) -> None:
     assert stages(done.output) == stages(looked.output)
     params = load()
     assert f"{params.pretrain.steps:,} steps" in done.output
-    assert params.pretrain.learning_rate != Params().pretrain.learning_rate
+    width = params.design.technique.hidden_size
+    tuned = Params()
+    assert params.pretrain.learning_rate == pytest.approx(
+        tuned.pretrain.learning_rate * tuned.design.llama.hidden_size / width, rel=0.01
+    )
     assert stages(leanlm().output) == stages(done.output)
     again = leanlm(*LIMITED, "--apply")
     assert "says so already" in again.output

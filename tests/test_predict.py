@@ -16,16 +16,9 @@ from tasks.ledger.predict import STAGES, plan
 from tasks.ledger.predict.subject import bytes_per_token
 from tasks.ledger.report import to_json
 from tasks.params import Params, override
+from tests.models import MACHINE
 
 ROOT = Path(__file__).parents[1]
-MACHINE = Machine(
-    gemm_flops_per_second={"float32": 2e11, "bfloat16": 1e12},
-    bandwidth_bytes_per_second=3e10,
-    host_bandwidth_bytes_per_second=3e10,
-    disk_bytes_per_second=1e9,
-    native_bf16=True,
-    cores=2,
-)
 
 
 def params(**assignments: Any) -> Params:

@@ -13,7 +13,8 @@ from tasks.design.run import costs
 from tasks.ledger.machine import Machine
 from tasks.ledger.predict import plan
 from tasks.scaling.law import Law, Record, save
-from tests.test_predict import MACHINE, params, value
+from tests.models import MACHINE
+from tests.test_predict import params, value
 
 FAMILIES = [name for name in Design.techniques() if name != "existing"]
 NO_GGUF = {

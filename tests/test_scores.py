@@ -15,7 +15,8 @@ from tasks.ledger import scores
 from tasks.ledger.predict import forecasts, plan
 from tasks.ledger.predict.calibrate import Kind, calibrated
 from tasks.ledger.scores import NONE, Score, Scores
-from tests.test_predict import MACHINE, params
+from tests.models import MACHINE
+from tests.test_predict import params
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 LLAMA = Kind("pretrain", "llama", "bfloat16")

@@ -13,7 +13,8 @@ from tasks.ledger.predict import plan
 from tasks.params import flatten
 from tasks.scaling import law as scaling
 from tests import ways
-from tests.ways import LAW, MACHINE, RESOURCES, ROOT, case, commands, limited, params, refusal, refuse, total, typed
+from tests.models import MACHINE
+from tests.ways import LAW, RESOURCES, ROOT, case, commands, limited, params, refusal, refuse, total, typed
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from tasks.ledger import budget, knobs, ways_out
 from tasks.ledger.predict import plan
 from tasks.params import STAGES, Params, override
 from tests import ways
-from tests.ways import MACHINE, RESOURCES, ROOT, case, commands, limited, params, refusal, refuse, total, typed
+from tests.models import MACHINE
+from tests.ways import RESOURCES, ROOT, case, commands, limited, params, refusal, refuse, total, typed
 
 
 @pytest.fixture(autouse=True)

@@ -15,21 +15,13 @@ from tasks.core.measure import Metrics
 from tasks.core.schema import validate
 from tasks.ledger import budget, ways_out
 from tasks.ledger.fit import Case
-from tasks.ledger.machine import Machine
 from tasks.ledger.predict import plan
 from tasks.ledger.predict.text import Text
 from tasks.params import STAGES, Params, override
 from tasks.scaling import law as scaling
+from tests.models import MACHINE
 
 ROOT = Path(__file__).parents[1]
-MACHINE = Machine(
-    gemm_flops_per_second={"float32": 2e11, "bfloat16": 1e12},
-    bandwidth_bytes_per_second=3e10,
-    host_bandwidth_bytes_per_second=3e10,
-    disk_bytes_per_second=1e9,
-    native_bf16=True,
-    cores=2,
-)
 RESOURCES = ["seconds", "joules", "dollars", "flops", "memory_bytes"]
 LAW = scaling.Law(1.2, 40.0, 0.35, 900.0, 0.33, (), 0.01, "a test")
 

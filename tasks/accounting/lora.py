@@ -14,11 +14,19 @@ from tasks.models import Config
 AFTER = 1 << 30
 """Block number of the output layer."""
 
+MLP = frozenset({"gate_proj", "up_proj", "down_proj"})
+
 LEFT_OUT: dict[str, frozenset[str]] = {
+    "mixtral": MLP,
+    "olmoe": MLP,
+    "qwen3_moe": MLP,
+    "qwen3_next": MLP,
+    "deepseek_v3": MLP,
     "mamba2": frozenset({"out_proj"}),
     "bamba": frozenset({"out_proj"}),
 }
-"""Model type -> linear modules `all-linear` leaves alone: their fused kernels read the bare weight, past any adapter."""
+"""Model type -> linear modules that can't be adapted. In five, peft takes these names, also when it loads an adapter, for
+those of experts, which lie in one tensor; fused kernels of the other two read the bare weight, past any adapter."""
 
 
 @dataclass(frozen=True)

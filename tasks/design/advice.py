@@ -32,7 +32,8 @@ def _widths(config: Config) -> list[str]:
         failing = [size for size in GROUPS if width % size]
         if failing:
             hit = "; ".join(f"{size} ({GROUPS[size]})" for size in failing)
-            found.append(f"{', '.join(sorted(names))} read {width} numbers, which is no multiple of {hit}")
+            verb = "reads" if len(names) == 1 else "read"
+            found.append(f"{', '.join(sorted(names))} {verb} {width} numbers, which is no multiple of {hit}")
     return found
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -35,34 +34,29 @@ class Lora(Technique):
         if any(type(module).__name__ == "TernaryLinear" for module in model.modules()):
             raise ValueError("an update merged into ternary weights is rounded away; set finetune.method to full")
         fields = self.model_dump() | {"target_modules": self._targets(model)}
-        with _names_as_they_are():
-            return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **fields))
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **fields))
 
     def _targets(self, model: Any) -> str | list[str]:
-        """`all-linear` spelled out where peft would take it for something else."""
+        """`all-linear` spelled out where peft would take it for something else.
+
+        Raises:
+            ValueError: a layer is named that can't be adapted in this architecture.
+        """
         import torch
 
         left_out = LEFT_OUT.get(model.config.model_type)
-        if self.target_modules != "all-linear" or left_out is None:
+        if left_out is None:
             return self.target_modules
         output = model.get_output_embeddings()
         names = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
-        return [name for name in names if name.rpartition(".")[2] not in left_out]
+        if self.target_modules == "all-linear":
+            return [name for name in names if name.rpartition(".")[2] not in left_out]
+        if wrong := sorted({name.rpartition(".")[2] for name in names if self._names(name)} & left_out):
+            raise ValueError(f"{', '.join(wrong)} can't be adapted in {model.config.model_type}")
+        return self.target_modules
 
-
-@contextmanager
-def _names_as_they_are() -> Iterator[None]:
-    """Keep peft from rewriting names of layers.
-
-    It takes `gate_proj` and its kin of a model with experts for names of experts in earlier checkpoints, and adapts the
-    experts' tensors instead of the dense and shared layers that bear these names.
-    """
-    from peft.utils import transformers_weight_conversion as conversion
-
-    table = conversion._MOE_TARGET_MODULE_MAPPING
-    kept = dict(table)
-    table.clear()
-    try:
-        yield
-    finally:
-        table.update(kept)
+    def _names(self, module: str) -> bool:
+        """Whether `target_modules` means that module, as peft matches it."""
+        if isinstance(self.target_modules, str):
+            return re.fullmatch(self.target_modules, module) is not None
+        return any(f".{module}".endswith(f".{name}") for name in self.target_modules)
