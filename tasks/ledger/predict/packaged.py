@@ -27,6 +27,7 @@ def packaged_config(path: Path) -> Config:
         return int(found.contents())
 
     return {
+        "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_size": field("embedding_length"),
         "intermediate_size": field("feed_forward_length"),
