@@ -151,7 +151,7 @@ class Workspace:
         path.write_text("".join(json.dumps(score) + "\n" for score in kept), encoding="utf-8")
 
     def _rates(self) -> dict[str, Any]:
-        files = [path for path in (self.root / "hardware").glob("*.json") if path.name != "accelerators.json"]
+        files = list((self.root / "hardware").glob("*.json"))
         return dict(json.loads(files[0].read_text(encoding="utf-8"))) if files else {}
 
 

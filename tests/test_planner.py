@@ -12,24 +12,16 @@ import pytest
 
 from tasks.core.errors import UserError
 from tasks.core.schema import validate
-from tasks.ledger.machine import Machine
 from tasks.params import Params, override
 from tasks.planner import Constraints, Limit, Plan, search
 from tasks.planner.binding import FACTOR
 from tasks.planner.constraints import Figure
 from tasks.planner.search import ALIKE, TRADED
 from tasks.scaling import law as laws
+from tests import models
 
 ROOT = Path(__file__).parents[1]
-MACHINE = Machine(
-    gemm_flops_per_second={"float32": 2e11, "bfloat16": 1e12},
-    bandwidth_bytes_per_second=3e10,
-    host_bandwidth_bytes_per_second=3e10,
-    disk_bytes_per_second=1e9,
-    native_bf16=True,
-    cores=2,
-    memory_bytes=16 << 30,
-)
+MACHINE = replace(models.MACHINE, memory_bytes=16 << 30)
 LAW = laws.Law(0.6, 30.0, 0.3, 4000.0, 0.5, ((0.62, 30, 0.3, 4000, 0.5), (0.58, 30, 0.3, 4000, 0.5)), 0.01, "a law", "")
 
 

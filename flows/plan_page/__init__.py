@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import plan_text, report
+from flows import plan_text
 from flows.environment import WORK
 from flows.forecast import COLUMNS
 from flows.plan_page import pareto, rooflines
 from flows.plan_text import UNITS
+from flows.report.page import environment, save
 from flows.report.words import human, title
-from tasks.core.errors import UserError
 from tasks.ledger.vocabulary import lookup
 
 if TYPE_CHECKING:
@@ -35,35 +32,12 @@ def write(plan: Plan, sent: Sequence[Traffic] = (), path: Path | None = None) ->
     Raises:
         UserError: `path` can't be written.
     """
-    target = path or PATH
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(render(plan, sent), encoding="utf-8")
-        os.replace(temporary, target)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise UserError(
-            f"{target}: can't be written ({error.strerror})", "give another path, or make room there"
-        ) from None
-    return target
+    return save(render(plan, sent), path or PATH)
 
 
 def render(plan: Plan, sent: Sequence[Traffic] = ()) -> str:
     """The page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folders = [Path(__file__).parent, Path(report.__file__).parent]
-    environment = Environment(
-        loader=FileSystemLoader(folders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"title_of": title, "parts": lambda text: re.findall(r"[A-Za-zµ/×]+|[^A-Za-zµ/×]+", text)}
-    page: str = environment.get_template("plan.html").render(**_context(plan, sent))
+    page: str = environment(Path(__file__).parent).get_template("plan.html").render(**_context(plan, sent))
     return page
 
 

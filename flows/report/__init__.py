@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flows.report import delivery, headline, load, plots, predicted, provenance, scaling, tables, words
+from flows.report import delivery, headline, load, plots, predicted, provenance, scaling, tables
 from flows.report.load import Lifecycle
-from tasks.core.errors import UserError
+from flows.report.page import environment, save
 from tasks.ledger import report
 from tasks.params import STAGES
 
@@ -29,39 +26,14 @@ def write(path: Path | None = None) -> Path:
     Raises:
         UserError: no stage has a report yet, one is damaged, or `path` can't be written.
     """
-    target = path or PATH
-    page = render(load.read())
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(page.encode("utf-8", "replace"))
-        os.replace(temporary, target)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise UserError(
-            f"{target}: can't be written ({error.strerror})", "give another path, or make room there"
-        ) from None
-    return target
+    return save(render(load.read()), path or PATH)
 
 
 def render(life: Lifecycle) -> str:
     """The page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "title_of": words.title,
-        "printable": lambda text: text.translate(_CONTROL),
-        "parts": lambda text: re.findall(r"[A-Za-zµ/×]+|[^A-Za-zµ/×]+", text),
-    }
-    page: str = environment.get_template("template.html").render(**_context(life))
+    made = environment()
+    made.filters["printable"] = lambda text: text.translate(_CONTROL)
+    page: str = made.get_template("template.html").render(**_context(life))
     return page
 
 

@@ -90,8 +90,7 @@ def _law(params: Params) -> scaling.Law | None:
         law = scaling.load()
     except UserError:
         return None
-    fits = law is not None and law.family in ("", params.design.method) and law.data in ("", scaling.data_key(DATA))
-    return law if fits else None
+    return law if law is not None and law.speaks_of(DATA, params.design.method) else None
 
 
 def _change(case: Case, fit: Fit, before: Quality, law: scaling.Law | None) -> Change:

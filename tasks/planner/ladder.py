@@ -174,7 +174,7 @@ def survey(params: Params, machine: Machine) -> Field:
     about = subject(params, machine, source)
     distinct = about.train_tokens * about.bytes_per_token
     fitted = law.load()
-    if fitted is not None and (fitted.unsure or fitted.data not in ("", law.data_key(DATA))):
+    if fitted is not None and (fitted.unsure or not fitted.speaks_of(DATA)):
         fitted = None  # it speaks of another text, or of nothing far from its own runs
     return Field(
         params, machine, source, read(machine.name), Quality(fitted, about.bytes_per_token, distinct), about.vocab

@@ -104,6 +104,13 @@ class Law:
         last, tail = len(found) - 1, (1 - COVERED) / 2
         return Interval(value, found[round(tail * last)], found[round((1 - tail) * last)])
 
+    def speaks_of(self, data: Path, family: str = "") -> bool:
+        """Whether it was fitted to what the data stage wrote in `data`, and to `family` if one is named.
+
+        A law that doesn't say what it was fitted to speaks of everything.
+        """
+        return (not family or self.family in ("", family)) and self.data in ("", data_key(data))
+
     @property
     def unsure(self) -> list[str]:
         """The exponents the runs hardly determine: the law interpolates then, and says little of far larger plans."""

@@ -24,7 +24,7 @@ def expected_loss(about: Subject, tokens: float) -> Metrics:
         return {"bits_per_byte": missing(error.message)}
     if law is None or not tokens or about.params.design.method == "existing":
         return {}
-    if law.family not in ("", about.params.design.method) or law.data not in ("", scaling.data_key(DATA)):
+    if not law.speaks_of(DATA, about.params.design.method):
         return {}
     size = accounting.active_parameters(about.config) - accounting.embedding_parameters(about.config)
     trained, distinct = tokens * about.bytes_per_token, about.train_tokens * about.bytes_per_token
