@@ -98,10 +98,10 @@ def covers(dep: str, module: str) -> bool:
 @pytest.mark.parametrize(("name", "choice"), CHOICES, ids=[name for name, _ in CHOICES])
 def test_only_the_chosen_technique_is_a_dep(name: str, choice: type[Choice]) -> None:
     """Each technique is a file of its own, named after its method, that dvc.yaml pulls in by template."""
-    stage = name.partition(".")[0]
+    stage, room = name.partition(".")[0], choice.__module__
     for method, kind in choice.techniques().items():
-        assert kind.__module__ == f"tasks.{stage}.{method}"
-    assert f"tasks/{stage}/${{{name}.method}}.py" in DVC[stage]["deps"]
+        assert kind.__module__ == f"{room}.{method}"
+    assert f"{room.replace('.', '/')}/${{{name}.method}}.py" in DVC[stage]["deps"]
     assert f"{name}.${{{name}.method}}" in DVC[stage]["params"]
 
 

@@ -59,7 +59,7 @@ def test_a_child_carries_the_lock_and_the_report() -> None:
     run = run_of("pretrain")
     entry = read_yaml(Path("dvc.lock"))["stages"]["pretrain"]
     assert run.data.params["pretrain.schedule.shape"] == "cosine"
-    assert json.loads(run.data.params["pretrain.betas"]) == [0.9, 0.95]
+    assert json.loads(run.data.params["pretrain.optimizer.adamw.beta2"]) == 0.95
     assert run.data.metrics["model_bytes/Q8_0"] == 4
     assert run.data.metrics["predicted.wall_seconds"] == 2.0
     assert run.data.metrics["ratio.wall_seconds"] == 2.5 / 2.0

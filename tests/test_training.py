@@ -12,9 +12,10 @@ from tasks.core.errors import Diverged, OverBudget
 from tasks.models.chat import IGNORED
 from tasks.models.load import new_model
 from tasks.training.flops import Flops
-from tasks.training.loop import Loop, Settings
+from tasks.training.loop import Loop
 from tasks.training.loss import next_token_loss
 from tasks.training.schedule import Schedule
+from tasks.training.settings import Settings
 from tests.models import config, job
 
 LENGTH = 32

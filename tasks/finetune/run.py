@@ -23,8 +23,9 @@ from tasks.models.load import (
     save_model,
     weight_bytes,
 )
-from tasks.training.loop import Loop, Settings
+from tasks.training.loop import Loop
 from tasks.training.loss import next_token_loss
+from tasks.training.settings import Settings
 
 
 def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain: Path, out: Path, job: Job) -> Metrics:

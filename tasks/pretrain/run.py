@@ -27,7 +27,8 @@ from tasks.models.load import (
 )
 from tasks.pretrain import Pretrain
 from tasks.pretrain.batches import Shard
-from tasks.training.loop import Loop, Settings
+from tasks.training.loop import Loop
+from tasks.training.settings import Settings
 
 VALIDATION_SEQUENCES = 64
 
@@ -104,9 +105,33 @@ def _train(model: Any, params: Pretrain, seed: int, data: Path, job: Job) -> Met
         return sum(losses) / len(held)
 
     model.requires_grad_(True)
-    names = ("steps", "learning_rate", "schedule", "weight_decay", "max_grad_norm", "checkpoint_every", "eval_every")
-    settings = Settings(
-        **{name: getattr(params, name) for name in names}, precision=precision, seed=seed, betas=params.betas
-    )
+    settings = settings_of(params, seed, precision)
     loop = Loop(model, lambda step: train.batch(step, params.batch_size, seed), settings, job, validate)
     return loop.run() | {"validation_loss": measured(validate(), f"{len(held)} sequences")}
+
+
+SAME = (
+    "steps",
+    "learning_rate",
+    "schedule",
+    "weight_decay",
+    "max_grad_norm",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "eval_every",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "spikes",
+)
+"""Parameters the loop takes as they are."""
+
+
+def settings_of(params: Pretrain, seed: int, precision: str) -> Settings:
+    """What the loop is told of `params`."""
+    return Settings(
+        **{name: getattr(params, name) for name in SAME},
+        precision=precision,
+        seed=seed,
+        optimizer=params.optimizer.technique,
+        objective=params.objective.technique,
+    )

@@ -37,8 +37,8 @@ def _name(step: int) -> str:
     return f"checkpoint-{step:08d}"
 
 
-def save(job: Job, model: Any, optimizer: Any, progress: Progress) -> None:
-    """Write a checkpoint; it appears whole or not at all, and the last `KEEP` stay."""
+def save(job: Job, graph: Any, optimizer: Any, progress: Progress) -> None:
+    """Write a checkpoint of what a `Graph` trains; it appears whole or not at all, and the last `KEEP` stay."""
     from safetensors.torch import save_file
 
     target = job.work / _name(progress.step)
@@ -47,8 +47,8 @@ def save(job: Job, model: Any, optimizer: Any, progress: Progress) -> None:
     unfinished = job.work / "checkpoint.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    weights = {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
-    weights |= balancing_state(model)
+    weights = {name: parameter.detach().contiguous() for name, parameter in graph.trained()}
+    weights |= balancing_state(graph.model)
     save_file(weights, unfinished / "weights.safetensors")
     save_file(_optimizer_tensors(optimizer), unfinished / "optimizer.safetensors")
     (unfinished / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
@@ -67,8 +67,8 @@ def _found(work: Path) -> list[Path]:
     return sorted(work.glob("checkpoint-*"), reverse=True)
 
 
-def restore(job: Job, model: Any, optimizer: Any) -> Progress:
-    """Load the newest readable checkpoint into `model` and `optimizer`; from the start if there is none."""
+def restore(job: Job, graph: Any, optimizer: Any) -> Progress:
+    """Load the newest readable checkpoint into a `Graph` and its optimizer; from the start if there is none."""
     for folder in _found(job.work):
         try:
             weights, state, progress = _read(folder)
@@ -76,7 +76,7 @@ def restore(job: Job, model: Any, optimizer: Any) -> Progress:
             job.say(f"{folder.name} is damaged ({error}); going back to the one before")
             shutil.rmtree(folder)
             continue
-        model.load_state_dict(weights, strict=False)
+        _load(graph, weights)
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         job.rewind(progress.step)
@@ -84,6 +84,15 @@ def restore(job: Job, model: Any, optimizer: Any) -> Progress:
         return progress
     job.rewind(0)
     return Progress()
+
+
+def _load(graph: Any, weights: dict[str, Any]) -> None:
+    import torch
+
+    places = dict(graph.trained()) | balancing_state(graph.model)
+    with torch.no_grad():
+        for name, value in weights.items():
+            places[name].copy_(value)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[int, dict[str, Any]], Progress]:

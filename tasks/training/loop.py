@@ -5,38 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from tasks.core.errors import Diverged, OverBudget
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, Value, counted, measured, missing
 from tasks.models.chat import IGNORED
-from tasks.models.device import autocast
 from tasks.training import checkpoint
 from tasks.training.balance import BiasBalance
+from tasks.training.batch import Batch
 from tasks.training.flops import Flops
-from tasks.training.loss import next_token_loss, training_losses
-from tasks.training.schedule import Schedule
-
-Batch = tuple[Any, Any]
-"""Inputs and labels, each (B, T)."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the loop needs to know; names as in params.yaml."""
-
-    steps: int
-    learning_rate: float
-    schedule: Schedule
-    weight_decay: float
-    max_grad_norm: float
-    precision: str
-    checkpoint_every: int
-    seed: int
-    betas: tuple[float, float] = (0.9, 0.999)
-    eval_every: int = 0
+from tasks.training.gradient import Gradient
+from tasks.training.settings import Settings
+from tasks.training.world import World
 
 
 class Loop:
@@ -44,20 +25,31 @@ class Loop:
 
     Args:
         model: its parameters with `requires_grad` are trained.
-        batch: the batch of a step; the same for the same step, so that a resumed run sees the same data.
+        batch: the batch of a step, whole; the same for the same step, so that a resumed run sees the same data.
+        settings: of the run.
+        job: what the shell lends.
         validate: the validation loss of the model as it is, or None.
+        world: the workers; None: one.
     """
 
     def __init__(
         self,
         model: Any,
-        batch: Callable[[int], Batch],
+        batch: Callable[[int], Any],
         settings: Settings,
         job: Job,
         validate: Callable[[], float] | None = None,
+        world: World | None = None,
     ) -> None:
+        from tasks.training.graph import Graph
+
         self.model, self.batch, self.settings, self.job, self.validate = model, batch, settings, job, validate
-        self.optimizer = _adamw(model, settings)
+        self.world = world or World()
+        self.graph = Graph(model, settings.objective.begin(model, job))
+        self.module = self.world.wrap(self.graph)
+        named = self.graph.trained()
+        self.optimizer = settings.optimizer.build(named, settings.learning_rate, settings.weight_decay)
+        self.gradient = Gradient(self.module, [p for _, p in named], settings, self.world)
         self.balance = BiasBalance(model)
         self.progress = checkpoint.Progress()
 
@@ -68,7 +60,7 @@ class Loop:
             Diverged: a loss or gradient that is not a number; the last checkpoint is kept.
             OverBudget: a resource ran out; a checkpoint of this very step is kept.
         """
-        self.progress = checkpoint.restore(self.job, self.model, self.optimizer)
+        self.progress = checkpoint.restore(self.job, self.graph, self.optimizer)
         self.job.flops = self.progress.flops
         self.model.train()
         flops = self._count_flops()
@@ -79,20 +71,24 @@ class Loop:
                 self._record(row)
                 self._stop_if_over_budget()
                 if self.progress.step % self.settings.checkpoint_every == 0:
-                    checkpoint.save(self.job, self.model, self.optimizer, self.progress)
+                    self._save()
         if self.progress.step:  # whatever stops the evaluation that follows, the training is kept
-            checkpoint.save(self.job, self.model, self.optimizer, self.progress)
+            self._save()
         self.model.eval()
         return self._metrics()
 
+    def _save(self) -> None:
+        checkpoint.save(self.job, self.graph, self.optimizer, self.progress)
+
     def _count_flops(self) -> Flops:
-        inputs, _ = self.batch(0)
+        batch = Batch.of(self.batch(0)).rows(0, 1)
 
         def one_sequence(length: int, labelled: int) -> None:
-            ids = inputs[:1].repeat(1, -(-length // inputs.shape[1]))[:, :length]
+            ids = batch.inputs.repeat(1, -(-length // batch.inputs.shape[1]))[:, :length]
             some = ids.clone()
             some[:, labelled:] = IGNORED
-            next_token_loss(self.model, ids, some).backward()
+            total, _ = self.graph(ids, some, {})
+            total.backward()
             self.optimizer.zero_grad(set_to_none=True)
 
         return Flops(one_sequence)
@@ -104,37 +100,31 @@ class Loop:
         torch.manual_seed(settings.seed * 1_000_003 + step)
         rate = settings.learning_rate * settings.schedule.ratio(step, settings.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        inputs, labels = self.batch(step)
-        learned = self._gradient(inputs, labels)
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        batch = Batch.of(self.batch(step))
+        with self.balance.watching():
+            learned = self.gradient.compute(batch)
+        self._refuse_divergence(learned)
         self.optimizer.step()
         self.balance.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self.world.after_step(step + 1, settings.steps)
         seconds = time.perf_counter() - started
         self.progress.step += 1
-        self.progress.tokens += inputs.numel()
-        self.progress.flops += flops.of(inputs.shape[0], inputs.shape[1], int((labels != IGNORED).sum()))
+        self.progress.tokens += batch.inputs.numel()
+        self.progress.flops += flops.of(batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled)
         self.progress.seconds += seconds
         self.progress.recent = [*self.progress.recent[-19:], learned["loss"]]
         return {
             "step": step,
             **learned,
             "learning_rate": rate,
-            "tokens_per_second": inputs.numel() / seconds,
+            "tokens_per_second": batch.inputs.numel() / seconds,
             "seconds": self.progress.seconds,
         }
 
-    def _gradient(self, inputs: Any, labels: Any) -> dict[str, float]:
-        """Forward and backward pass of one batch; `balance_loss` is in the gradient beside `loss`, not in it."""
-        import torch
-
-        settings = self.settings
-        with autocast(settings.precision), self.balance.watching():
-            loss, uneven = training_losses(self.model, inputs, labels)
-        (loss if uneven is None else loss + uneven).backward()
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm))
-        value = float(loss.detach())
+    def _refuse_divergence(self, learned: dict[str, float]) -> None:
+        value, norm, settings = learned["loss"], learned["grad_norm"], self.settings
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise Diverged(
                 f"{self.job.stage}: the loss at step {self.progress.step} is not a number "
@@ -142,8 +132,6 @@ class Loop:
                 f"lower {self.job.stage}.learning_rate (now {settings.learning_rate}) or raise the warm-up; "
                 "the last checkpoint is kept",
             )
-        balance = {} if uneven is None else {"balance_loss": float(uneven.detach())}
-        return {"loss": value, **balance, "grad_norm": norm}
 
     def _record(self, row: dict[str, float]) -> None:
         due = self.settings.eval_every and self.progress.step % self.settings.eval_every == 0
@@ -155,7 +143,7 @@ class Loop:
         self.job.flops = self.progress.flops
         reason = self.job.over_budget(self.progress.flops)
         if reason and self.progress.step < self.settings.steps:
-            checkpoint.save(self.job, self.model, self.optimizer, self.progress)
+            self._save()
             raise OverBudget(
                 f"{self.job.stage}: stopped after step {self.progress.step} of {self.settings.steps}: {reason}",
                 "a checkpoint is kept: raise the budget and run again, and it goes on from there",
@@ -165,7 +153,7 @@ class Loop:
         done = self.progress
         rate = done.flops / done.seconds
         peak = self.job.gemm_flops_per_second.get("bfloat16" if self.settings.precision == "bf16" else "float32")
-        trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        trainable = sum(p.numel() for _, p in self.graph.trained())
         mfu: Value = missing("the machine's matrix-product rate was not measured")
         if peak:
             mfu = measured(rate / peak, f"of {peak / 1e9:.0f} GFLOP/s measured in {self.settings.precision}")
@@ -179,18 +167,5 @@ class Loop:
             "mfu": mfu,
             "optimizer_bytes": counted(checkpoint.optimizer_bytes(self.optimizer)),
             "train_loss": measured(sum(done.recent) / len(done.recent), f"mean of the last {len(done.recent)} steps"),
-            "communication_bytes": counted(0, "one worker"),
+            **self.world.metrics(),
         }
-
-
-def _adamw(model: Any, settings: Settings) -> Any:
-    """AdamW (arXiv:1711.05101) with weight decay on matrices only."""
-    import torch
-
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)

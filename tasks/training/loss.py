@@ -8,7 +8,7 @@ from typing import Any
 from tasks.models.chat import IGNORED
 
 
-def next_token_loss(model: Any, inputs: Any, labels: Any) -> Any:
+def next_token_loss(model: Any, inputs: Any, labels: Any, documents: Any = None) -> Any:
     """Mean cross-entropy in nats over labelled positions.
 
     Args:
@@ -16,38 +16,62 @@ def next_token_loss(model: Any, inputs: Any, labels: Any) -> Any:
         inputs: token ids (B, T), padded on the right, where neither causal attention nor a recurrence can see the
             padding.
         labels: ids of the following tokens (B, T); -100 where there is nothing to learn.
+        documents: number of the document each token belongs to (B, T), where tokens are to see their own alone.
     """
-    causal = _causal(model)
-    return _cross_entropy(causal, causal.get_decoder()(input_ids=inputs, use_cache=False), labels)
+    made = _decode(model, inputs, documents)
+    return cross_entropy(causal_of(model), made.last_hidden_state, labels)
 
 
-def training_losses(model: Any, inputs: Any, labels: Any) -> tuple[Any, Any]:
+def training_losses(model: Any, inputs: Any, labels: Any, documents: Any = None) -> tuple[Any, Any]:
     """Mean cross-entropy, and what is added to it in training so that experts share the work (arXiv:2101.03961).
 
     The second is `router_aux_loss_coef` times transformers' own balancing loss, over tokens up to a row's last label;
     None where the model has no experts, or balances them by other means.
     """
-    causal = _causal(model)
+    causal = causal_of(model)
     balance = _balancing_loss(causal)
     if balance is None:
-        return next_token_loss(model, inputs, labels), None
-    made = causal.get_decoder()(input_ids=inputs, use_cache=False, output_router_logits=True)
+        return next_token_loss(model, inputs, labels, documents), None
+    made = _decode(model, inputs, documents, output_router_logits=True)
     # padding has no label, and nothing behind it has one either
     real = (labels != IGNORED).flip(1).cummax(1).values.flip(1).long()
     config = causal.config
     uneven = balance(made.router_logits, causal.num_experts, config.num_experts_per_tok, real)
-    return _cross_entropy(causal, made, labels), config.router_aux_loss_coef * uneven
+    return cross_entropy(causal, made.last_hidden_state, labels), config.router_aux_loss_coef * uneven
 
 
-def _causal(model: Any) -> Any:
+def causal_of(model: Any) -> Any:
+    """The transformers model itself, of one that peft may have wrapped."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _cross_entropy(causal: Any, made: Any, labels: Any) -> Any:
+def _decode(model: Any, inputs: Any, documents: Any = None, **more: Any) -> Any:
+    """The decoder's output, without logits."""
+    if documents is not None:
+        more |= _own_documents(documents)
+    return causal_of(model).get_decoder()(input_ids=inputs, use_cache=False, **more)
+
+
+def _own_documents(documents: Any) -> dict[str, Any]:
+    """Positions that begin anew with every document (B, T), and a mask (B, 1, T, T) that shows a token its own alone."""
+    import torch
+
+    length = documents.shape[1]
+    order = torch.arange(length, device=documents.device).expand_as(documents)
+    fresh = torch.ones_like(documents, dtype=torch.bool)
+    fresh[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    starts = torch.where(fresh, order, 0).cummax(1).values
+    same = documents[:, :, None] == documents[:, None, :]
+    mask = same & torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
+    return {"position_ids": order - starts, "attention_mask": mask[:, None]}
+
+
+def cross_entropy(causal: Any, hidden: Any, labels: Any) -> Any:
+    """Mean cross-entropy of the next token, from last hidden states (B, T, d), with logits only where there is a label."""
     import torch
 
     labelled = labels != IGNORED
-    logits = causal.get_output_embeddings()(made.last_hidden_state[labelled])
+    logits = causal.get_output_embeddings()(hidden[labelled])
     return torch.nn.functional.cross_entropy(logits.float(), labels[labelled])
 
 

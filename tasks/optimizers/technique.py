@@ -1,0 +1,57 @@
+"""What every optimizer of the registry can do: be built from parameters, and say what its state weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+from typing import Any, ClassVar
+
+from tasks.core.schema import Technique
+
+Named = list[tuple[str, Any]]
+"""Parameters to train with their names, in the model's order."""
+
+Shape = tuple[int, ...]
+
+
+class OptimizerTechnique(Technique):
+    """An optimizer. Fields are what upstream calls them.
+
+    Attributes:
+        elementwise: whether an element's update hangs on that element's own history alone, so that pieces of a tensor may
+            be updated apart from each other (FSDP, ZeRO).
+        in_backward: whether it updates a tensor as soon as its gradient is there and then drops the gradient: no gradient
+            can be accumulated over parts, and none is left to be clipped by its global norm.
+        schedule_free: whether it averages its own iterates, so that the learning rate must not be lowered towards the end.
+    """
+
+    elementwise: ClassVar[bool] = True
+    in_backward: ClassVar[bool] = False
+    schedule_free: ClassVar[bool] = False
+
+    def build(self, named: Named, learning_rate: float, weight_decay: float) -> Any:
+        """The optimizer, as a `torch.optim.Optimizer` whose `state_dict()` holds tensors and numbers only.
+
+        Args:
+            named: parameters to train with their names.
+            learning_rate: peak; the loop sets `group["lr"] = rate * group.get("lr_scale", 1)` before every step.
+            weight_decay: decoupled, of matrices only.
+        """
+        raise NotImplementedError
+
+    def state_bytes(self, shapes: Iterable[Shape]) -> int:
+        """Bytes of its state after the first step, for float32 parameters of these shapes."""
+        raise NotImplementedError
+
+
+def decay_groups(named: Named, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: matrices decay, vectors (norms, biases) don't; an empty group is left out."""
+    matrices = [p for _, p in named if p.dim() >= 2]
+    vectors = [p for _, p in named if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def elements(shapes: Iterable[Shape]) -> int:
+    """How many numbers tensors of these shapes hold."""
+    return sum(prod(shape) for shape in shapes)

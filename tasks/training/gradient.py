@@ -1,0 +1,40 @@
+"""The gradient of a step: its batch in parts, in the step's arithmetic, added up, shared, clipped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.models.device import autocast
+from tasks.training.batch import Batch
+from tasks.training.settings import Settings
+from tasks.training.world import World
+
+
+class Gradient:
+    """Computes gradients of batches.
+
+    Args:
+        module: a `Graph`, or what wraps one.
+        trained: the tensors that are trained.
+        settings: of the run.
+        world: the workers.
+    """
+
+    def __init__(self, module: Any, trained: list[Any], settings: Settings, world: World) -> None:
+        self.module, self.trained, self.settings, self.world = module, trained, settings, world
+
+    def compute(self, batch: Batch) -> dict[str, float]:
+        """Leave the gradient of the whole step's `batch` in the trained tensors; what the history shows, with its norm."""
+        whole = batch.labelled
+        parts = list(self.world.share(batch).parts(self.settings.gradient_accumulation_steps))
+        shown: dict[str, Any] = {}
+        for number, part in enumerate(parts, 1):
+            share = part.labelled / whole if whole else 0.0
+            with self.world.syncing(self.module, number == len(parts)):
+                with autocast(self.settings.precision):
+                    total, values = self.module(part.inputs, part.labels, part.extras)
+                (total * self.world.weight(part.labelled, whole)).backward()
+            for name, value in values.items():
+                shown[name] = shown.get(name, 0.0) + value * share
+        learned = self.world.total({name: float(value) for name, value in shown.items()})
+        return {**learned, "grad_norm": self.world.clip(self.trained, self.settings.max_grad_norm)}
