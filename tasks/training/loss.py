@@ -67,12 +67,23 @@ def _own_documents(documents: Any) -> dict[str, Any]:
 
 
 def cross_entropy(causal: Any, hidden: Any, labels: Any) -> Any:
-    """Mean cross-entropy of the next token, from last hidden states (B, T, d), with logits only where there is a label."""
+    """Mean cross-entropy of the next token, from last hidden states (B, T, d), with logits only where there is a label.
+
+    Where there is something to learn the logits are never all in memory at once.
+    """
     import torch
 
+    head = causal.get_output_embeddings()
     labelled = labels != IGNORED
-    logits = causal.get_output_embeddings()(hidden[labelled])
-    return torch.nn.functional.cross_entropy(logits.float(), labels[labelled])
+    if labelled.all():  # a view: no copy on the way, none on the way back
+        rows, targets = hidden.flatten(0, 1), labels.flatten()
+    else:
+        rows, targets = hidden[labelled], labels[labelled]
+    if rows.requires_grad and len(targets) and type(head) is torch.nn.Linear and head.bias is None:
+        from tasks.training.kernels.cross_entropy import chunked_cross_entropy
+
+        return chunked_cross_entropy(rows, head.weight, targets)
+    return torch.nn.functional.cross_entropy(head(rows).float(), targets)
 
 
 def _balancing_loss(causal: Any) -> Any:

@@ -1,0 +1,101 @@
+"""Causal attention for training on a CPU: torch's kernel forward, blocks of matrix products backward.
+
+torch's own backward kernel works through small tiles by itself; products handed to the matrix library in blocks of queries
+do the same sums at its rate, and leave out the keys behind a block, which no query of it sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+NAME = "leanlm_blocks"
+BLOCK = 64
+"""Queries at once. Of 64, 128, 256: the quickest at 256 tokens a sequence."""
+
+
+class BlockwiseAttention(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
+    """softmax(q k^T * scale) v of causal sequences, q, k, v each (B, H, T, D); kept for the backward pass are these, the sum and its logarithm."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Any, key: Any, value: Any, scale: float) -> Any:
+        """The sums (B, H, T, D)."""
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, logsumexp = kernel(query, key, value, 0.0, True, scale=scale)
+        ctx.save_for_backward(query, key, value, out, logsumexp)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        """FlashAttention's backward pass (arXiv:2205.14135, algorithm 4), a block of queries at a time."""
+        query, key, value, out, logsumexp = ctx.saved_tensors
+        shape, scale = query.shape, ctx.scale
+        query, key, value, out, gradient = (x.reshape(-1, *shape[2:]) for x in (query, key, value, out, gradient))
+        normal = logsumexp.reshape(-1, shape[2], 1)
+        delta = (gradient * out).sum(-1, keepdim=True, dtype=torch.float32)
+        to_query, to_key, to_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        future = torch.ones(BLOCK, BLOCK, dtype=torch.bool, device=query.device).triu(1)
+        for start in range(0, shape[2], BLOCK):
+            end = min(start + BLOCK, shape[2])
+            rows, seen = slice(start, end), slice(0, end)
+            scores = torch.bmm(query[:, rows], key[:, seen].transpose(1, 2)).to(torch.float32)
+            weights = torch.exp(scores.mul_(scale).sub_(normal[:, rows]))
+            weights[:, :, start:end].masked_fill_(future[: end - start, : end - start], 0.0)
+            to_weights = torch.bmm(gradient[:, rows], value[:, seen].transpose(1, 2)).to(torch.float32)
+            to_scores = to_weights.sub_(delta[:, rows]).mul_(weights).mul_(scale).to(query.dtype)
+            to_value[:, seen].baddbmm_(weights.to(query.dtype).transpose(1, 2), gradient[:, rows])
+            to_key[:, seen].baddbmm_(to_scores.transpose(1, 2), query[:, rows])
+            to_query[:, rows] = torch.bmm(to_scores, key[:, seen])
+        return to_query.reshape(shape), to_key.reshape(shape), to_value.reshape(shape), None
+
+
+def attend(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **more: Any,
+) -> tuple[Any, None]:
+    """As transformers calls attention: q (B, H, T, D), k and v (B, H or fewer, T, D) in, (B, T, H, D) out.
+
+    Whatever isn't plain causal training on a CPU (a mask, a window that hides something, dropout, keys and values of
+    different sizes, keys of a cache) goes to torch's own kernels.
+    """
+    from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+
+    plain = attention_mask is None and not dropout and query.shape[2] == key.shape[2] and key.shape == value.shape
+    if not (plain and query.requires_grad and query.device.type == "cpu" and more.get("is_causal", True)):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
+        )
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return BlockwiseAttention.apply(query, key, value, scale).transpose(1, 2).contiguous(), None
+
+
+@contextmanager
+def blockwise(model: Any) -> Iterator[None]:
+    """Train `model` with this attention inside, where it uses torch's on a CPU otherwise; afterwards it is as it was."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+    config = model.config
+    if config._attn_implementation != "sdpa" or next(model.parameters()).device.type != "cpu":
+        yield
+        return
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)  # on the class: an entry in an instance would be ignored
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = "sdpa"
