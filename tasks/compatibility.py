@@ -11,6 +11,7 @@ from tasks.core.errors import UserError
 from tasks.deploy_profile import GGUF_ARCHITECTURES
 from tasks.models import Config, experts, positions
 from tasks.params import Params
+from tasks.pretrain.conflicts import conflicts
 
 
 def check(params: Params, config: Config) -> None:
@@ -33,6 +34,7 @@ def problems(params: Params, config: Config) -> list[str]:
     return [
         *_contexts(params, config),
         *_experts(params, config),
+        *(conflicts(params.pretrain) if params.pretrain.steps else ()),
         *_grouped(params, config),
         *_training(params, config),
         *_delivery(params, config),

@@ -18,6 +18,7 @@ from tasks.accounting.costs import (
     training_flops_per_token,
 )
 from tasks.accounting.readers import READERS, read
+from tasks.accounting.tensors import parameter_shapes
 
 __all__ = [
     "READERS",
@@ -31,6 +32,7 @@ __all__ = [
     "embedding_parameters",
     "forward_flops_per_token",
     "kv_cache_bytes_per_token",
+    "parameter_shapes",
     "parameters",
     "read",
     "training_flops_per_token",

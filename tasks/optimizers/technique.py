@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from math import prod
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from tasks.core.schema import Technique
 
 Named = list[tuple[str, Any]]
@@ -40,8 +42,19 @@ class OptimizerTechnique(Technique):
         raise NotImplementedError
 
     def state_bytes(self, shapes: Iterable[Shape]) -> int:
-        """Bytes of its state after the first step, for float32 parameters of these shapes."""
+        """Bytes of its state after the first step, for float32 parameters of these shapes, in the model's order."""
         raise NotImplementedError
+
+
+class AdamLike(OptimizerTechnique):
+    """What keeps Adam's two moments in some form."""
+
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Averaging coefficient of the gradient."""
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    """Averaging coefficient of its square."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to the root of the second moment."""
 
 
 def decay_groups(named: Named, weight_decay: float) -> list[dict[str, Any]]:
@@ -55,3 +68,19 @@ def decay_groups(named: Named, weight_decay: float) -> list[dict[str, Any]]:
 def elements(shapes: Iterable[Shape]) -> int:
     """How many numbers tensors of these shapes hold."""
     return sum(prod(shape) for shape in shapes)
+
+
+def adam_bytes(shape: Shape) -> int:
+    """Two float32 moments per number, and a float32 step."""
+    return 8 * prod(shape) + 4
+
+
+def hidden(shapes: Iterable[Shape]) -> list[bool]:
+    """Which tensors are matrices inside blocks, or stacks of them (experts), from shapes in the model's order.
+
+    Not vectors, not the kernels of convolutions (one channel wide), and neither the input embedding, a model's first
+    matrix, nor the output layer, which has its shape.
+    """
+    found = list(shapes)
+    embedding = next((shape for shape in found if len(shape) == 2), None)
+    return [len(shape) in (2, 3) and min(shape[-2:]) > 1 and shape != embedding for shape in found]

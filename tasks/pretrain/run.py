@@ -27,6 +27,7 @@ from tasks.models.load import (
 )
 from tasks.pretrain import Pretrain
 from tasks.pretrain.batches import Shard
+from tasks.pretrain.conflicts import conflicts
 from tasks.training.loop import Loop
 from tasks.training.settings import Settings
 
@@ -39,8 +40,11 @@ def run(
     """Train the blueprint, from scratch or on from `init`, and write a complete model folder.
 
     Raises:
-        UserError: `init` isn't the model of the blueprint, or the context is longer than its positions.
+        UserError: `init` isn't the model of the blueprint, the context is longer than its positions, or choices exclude
+            each other (`conflicts`).
     """
+    if params.steps and (found := list(conflicts(params))):
+        raise UserError("\n".join(found))
     tokenizer = load_tokenizer(data / "tokenizer")
     model, dtype = _start(params, seed, tokenizer, design, init)
     if params.steps:

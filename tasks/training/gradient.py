@@ -18,10 +18,14 @@ class Gradient:
         trained: the tensors that are trained.
         settings: of the run.
         world: the workers.
+        optimizer: of the run; asked only if it moves tensors in the backward pass.
     """
 
-    def __init__(self, module: Any, trained: list[Any], settings: Settings, world: World) -> None:
+    def __init__(
+        self, module: Any, trained: list[Any], settings: Settings, world: World, optimizer: Any = None
+    ) -> None:
         self.module, self.trained, self.settings, self.world = module, trained, settings, world
+        self.moving = optimizer if settings.optimizer.in_backward else None
 
     def compute(self, batch: Batch) -> dict[str, float]:
         """Leave the gradient of the whole step's `batch` in the trained tensors; what the history shows, with its norm."""
@@ -33,8 +37,21 @@ class Gradient:
             with self.world.syncing(self.module, number == len(parts)):
                 with autocast(self.settings.precision):
                     total, values = self.module(part.inputs, part.labels, part.extras)
-                (total * self.world.weight(part.labelled, whole)).backward()
+                self._backward(total * self.world.weight(part.labelled, whole))
             for name, value in values.items():
                 shown[name] = shown.get(name, 0.0) + value * share
         learned = self.world.total({name: float(value) for name, value in shown.items()})
-        return {**learned, "grad_norm": self.world.clip(self.trained, self.settings.max_grad_norm)}
+        return {**learned, "grad_norm": self._norm()}
+
+    def _backward(self, total: Any) -> None:
+        if self.moving is None:
+            total.backward()
+            return
+        with self.moving.moving(self.settings.max_grad_norm):
+            total.backward()
+
+    def _norm(self) -> float:
+        """The gradient's norm before it is clipped; an optimizer that has moved already knows it alone."""
+        if self.moving is not None:
+            return float(self.moving.grad_norm)
+        return self.world.clip(self.trained, self.settings.max_grad_norm)

@@ -49,7 +49,7 @@ class Loop:
         self.module = self.world.wrap(self.graph)
         named = self.graph.trained()
         self.optimizer = settings.optimizer.build(named, settings.learning_rate, settings.weight_decay)
-        self.gradient = Gradient(self.module, [p for _, p in named], settings, self.world)
+        self.gradient = Gradient(self.module, [p for _, p in named], settings, self.world, self.optimizer)
         self.balance = BiasBalance(model)
         self.progress = checkpoint.Progress()
 
@@ -62,7 +62,7 @@ class Loop:
         """
         self.progress = checkpoint.restore(self.job, self.graph, self.optimizer)
         self.job.flops = self.progress.flops
-        self.model.train()
+        self._stand("train")
         flops = self._count_flops()
         with self.job.progress(self.settings.steps, self.progress.step) as bar:
             while self.progress.step < self.settings.steps:
@@ -74,8 +74,14 @@ class Loop:
                     self._save()
         if self.progress.step:  # whatever stops the evaluation that follows, the training is kept
             self._save()
-        self.model.eval()
+        self._stand("eval")
         return self._metrics()
+
+    def _stand(self, mode: str) -> None:
+        """Model, and an optimizer that keeps averages, in mode `train` or `eval`; checkpoints are written in `train`."""
+        getattr(self.model, mode)()
+        if self.settings.optimizer.schedule_free:
+            getattr(self.optimizer, mode)()
 
     def _save(self) -> None:
         checkpoint.save(self.job, self.graph, self.optimizer, self.progress)
@@ -135,8 +141,11 @@ class Loop:
 
     def _record(self, row: dict[str, float]) -> None:
         due = self.settings.eval_every and self.progress.step % self.settings.eval_every == 0
-        loss = self.validate() if self.validate and due else ""
-        self.model.train()
+        loss: float | str = ""
+        if self.validate and due:
+            self._stand("eval")
+            loss = self.validate()
+            self._stand("train")
         self.job.record(**row, validation_loss=loss)
 
     def _stop_if_over_budget(self) -> None:

@@ -17,7 +17,7 @@ class Parts:
 
     Attributes:
         weights: of the model in memory.
-        trained: gradients and two moments of what is trained.
+        trained: gradients, and the optimizer's state, of what is trained.
         activations: what autograd keeps.
         checkpointed: the same under gradient checkpointing, which no stage uses yet.
         passing: copies of weights, logits and their gradients, what the allocator can't use again.
@@ -50,7 +50,7 @@ def memory_parts(about: Subject, steps: Steps, weights: float) -> Parts:
     shapes = constants.SHAPE_BYTES * (steps.lengths - 1) if element == 2 else 0
     wasted = constants.FRAGMENTED * (kept + adapters)
     passing = weight_copy_bytes(about.config, element) + logits + wasted + shapes
-    return Parts(weights, 12.0 * steps.trained, kept + adapters, checkpointed + adapters, passing)
+    return Parts(weights, float(steps.gradients + steps.state), kept + adapters, checkpointed + adapters, passing)
 
 
 def peak(about: Subject, parts: Parts, kept: float) -> float:

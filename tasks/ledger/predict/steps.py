@@ -19,6 +19,8 @@ class Steps:
         trained: trainable parameters.
         dtype: of the matrix products.
         checkpoints: how often trained weights and optimizer state are written.
+        state: bytes of the optimizer's state.
+        gradients: bytes of the gradients that live at once.
         lengths: how many different lengths of batch there are.
         longest: tokens of a sequence in the largest batch, which decides the memory; 0: `context`.
     """
@@ -32,6 +34,8 @@ class Steps:
     trained: int
     dtype: str
     checkpoints: int
+    state: int
+    gradients: int
     lengths: int = 1
     longest: int = 0
 

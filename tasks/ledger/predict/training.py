@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from tasks import accounting
 from tasks.accounting import lora
@@ -22,6 +23,7 @@ def pretrain(about: Subject) -> Metrics:
     """Next-token training of every weight, and one evaluation of the result."""
     params = about.params.pretrain
     size = accounting.parameters(about.config)
+    optimizer, shapes = params.optimizer.technique, accounting.parameter_shapes(about.config)
     steps = Steps(
         count=params.steps,
         tokens=params.batch_size * params.context_length,
@@ -32,6 +34,8 @@ def pretrain(about: Subject) -> Metrics:
         trained=size,
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
+        state=optimizer.state_bytes(shapes),
+        gradients=4 * (max(map(prod, shapes)) if optimizer.in_backward else size),
     )
     held = min(VALIDATION_SEQUENCES * params.context_length, about.validation_tokens)
     validations = params.steps // params.eval_every + 1 if params.steps else 0
@@ -48,6 +52,7 @@ def finetune(about: Subject) -> Metrics:
     size = accounting.parameters(about.config)
     r, targets = params.lora.r, params.lora.target_modules
     chosen = [] if full else lora.adapted(about.config, targets)
+    trained = size if full else lora.trainable_parameters(about.config, r, targets)
     steps = Steps(
         count=params.steps,
         tokens=params.batch_size * made.row,
@@ -57,9 +62,11 @@ def finetune(about: Subject) -> Metrics:
         elements=sum(
             constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in chosen
         ),
-        trained=size if full else lora.trainable_parameters(about.config, r, targets),
+        trained=trained,
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
+        state=8 * trained,
+        gradients=4 * trained,
         lengths=len(made.lengths),
         longest=max(made.lengths),
     )
@@ -93,6 +100,10 @@ def _kept(about: Subject) -> Metrics:
     return {"model_bytes": modelled(size, note), "delivery_bytes": modelled(size, note)}
 
 
+def _checkpoint(steps: Steps) -> int:
+    return 4 * steps.trained + steps.state
+
+
 def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_bytes: int) -> Metrics:
     size = accounting.parameters(about.config)
     kept = Kept(size * about.stored, about.stored_dtype)
@@ -100,7 +111,7 @@ def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_by
     training = _training(about, steps)
     validation = _validation(about, steps, validated)
     evaluation = scoring(about, kept, about.heldout_tokens) + samples(about, kept)
-    files = disk(about.machine, kept.bytes * 3 + steps.checkpoints * 12 * steps.trained)
+    files = disk(about.machine, kept.bytes * 3 + steps.checkpoints * _checkpoint(steps))
     note = (
         f"{training.wall:.3g} s training + {evaluation.wall:.3g} s evaluation + "
         f"{validation.wall + files.wall:.3g} s validation and files"
@@ -114,8 +125,8 @@ def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_by
     if steps.count:
         metrics |= {
             "trainable_parameters": modelled(steps.trained, "exact, from the config"),
-            "optimizer_bytes": modelled(8 * steps.trained, "two float32 moments per trainable parameter"),
-            "checkpoint_bytes": modelled(12 * steps.trained, "trainable parameters and both moments, float32"),
+            "optimizer_bytes": modelled(steps.state, "the optimizer's state, from the shapes of what is trained"),
+            "checkpoint_bytes": modelled(_checkpoint(steps), "trainable parameters, float32, and optimizer state"),
             "activation_bytes/none": modelled(parts.activations, "tensors autograd keeps, counted layer by layer"),
             "activation_bytes/checkpointing": modelled(parts.checkpointed, "blocks' inputs and one block's inside"),
             "training_seconds": modelled(training.wall, "products at the GEMM rate + elements at the bandwidth"),

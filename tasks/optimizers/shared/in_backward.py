@@ -1,0 +1,62 @@
+"""The optimizer behind `lomo`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class InBackward(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not followed
+    """Moves tensors in the backward passes that run inside `moving`; `step` has nothing left to do.
+
+    Args:
+        groups: as torch takes them, each with `weight_decay`.
+        learning_rate: of all of them.
+
+    Attributes:
+        grad_norm: of all gradients of the last `moving`, before they were limited.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], learning_rate: float) -> None:
+        super().__init__(groups, {"lr": learning_rate})
+        self.grad_norm = 0.0
+        self._squares: list[Any] = []
+        self._max_norm: float | None = None
+        for number, group in enumerate(self.param_groups):
+            for parameter in group["params"]:
+                parameter.register_post_accumulate_grad_hook(self._hook(number))
+
+    @contextmanager
+    def moving(self, max_norm: float) -> Iterator[None]:
+        """Backward passes inside move the tensors; others leave gradients as ever.
+
+        Args:
+            max_norm: a tensor's gradient of a larger norm is scaled down to it.
+        """
+        self._max_norm, self._squares = max_norm, []
+        try:
+            yield
+        finally:
+            self._max_norm = None
+        self.grad_norm = float(torch.stack(self._squares).sum().sqrt()) if self._squares else 0.0
+
+    def step(self, closure: Any = None) -> None:
+        """Nothing: tensors have moved."""
+
+    def _hook(self, number: int) -> Any:
+        @torch.no_grad()  # type: ignore[untyped-decorator]
+        def move(parameter: Any) -> None:
+            if self._max_norm is None:
+                return
+            group = self.param_groups[number]  # looked up: loading a state makes new ones
+            norm = parameter.grad.norm()
+            self._squares.append(norm.square())
+            parameter.grad.mul_((self._max_norm / norm.clamp_min(1e-6)).clamp(max=1.0))
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(parameter.grad, alpha=-group["lr"])
+            parameter.grad = None
+
+        return move
