@@ -17,6 +17,9 @@ norms, of the projections, and of the gated layer, twice as wide (counted in `ta
 ASKED_COPIES = 3.0
 """Float32 copies of a teacher's logits while it is asked: at the temperature, as probabilities, without the likeliest."""
 
+INDEX_BYTES = 60
+"""Of a sequence in the index of what the teacher said: key, size and checksum, written out."""
+
 
 @dataclass(frozen=True)
 class Beside:
@@ -89,7 +92,7 @@ def _taught(about: Subject, teacher: Config) -> Beside:
     spoken = vocab if fields.top_k is None else min(kept + 1, vocab)
     seen = params.steps * params.batch_size
     distinct = min(seen, max(1, int(about.train_tokens) // length))
-    row = 4 * length * (spoken + kept)
+    row = 4 * length * (spoken + kept) + INDEX_BYTES
     remembered = min(distinct, fields.max_cache_bytes // row) if kept else 0
     asked = seen - (seen - distinct) * remembered / distinct
     stored = 2 if str(teacher.get("dtype") or teacher.get("torch_dtype")) in ("bfloat16", "float16") else 4

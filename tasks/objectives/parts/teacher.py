@@ -72,10 +72,12 @@ class Teacher:
         return torch.cat(values), torch.cat(ids)
 
     def _logits(self, rows: Any, documents: Any) -> Any:
+        import torch
+
         from tasks.training.loss import own_documents
 
-        places = own_documents(documents)
-        return self.model(input_ids=rows, use_cache=False, **places).logits
+        with torch.autocast(self.model.device.type, enabled=False):
+            return self.model(input_ids=rows, use_cache=False, **own_documents(documents)).logits
 
     def _count(self, length: int) -> float:
         """FLOPs of one sequence."""
