@@ -105,7 +105,7 @@ def train(folder: Path, data: Path, over_budget: Callable[[float], str]) -> None
         data=data,
         design=design,
         init=design,  # a folder without weights: from scratch
-        teacher=acquire(Path(rung.pretrain["teacher"])),
+        teacher=acquire(Path(rung.pretrain.get("teacher", "data/none"))),
         out=out,
         job=Job("pretrain", folder, over_budget),
     )

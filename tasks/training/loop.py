@@ -151,6 +151,10 @@ class Loop:
                 "a checkpoint is kept: raise the budget and run again, and it goes on from there",
             )
 
+    def _flops_note(self) -> str:
+        outside = " + the teacher's wherever it was asked" if self.objective.outside else ""
+        return f"operators of one sequence x sequences{outside}"
+
     def _metrics(self) -> Metrics:
         done = self.progress
         rate = done.flops / done.seconds
@@ -162,7 +166,7 @@ class Loop:
         return {
             "trainable_parameters": counted(trainable),
             "tokens": counted(done.tokens, "padding included"),
-            "flops": counted(done.flops, "operators of one sequence x sequences"),
+            "flops": counted(done.flops, self._flops_note()),
             "training_seconds": measured(done.seconds),
             "tokens_per_second": measured(done.tokens / done.seconds),
             "flops_per_second": measured(rate),

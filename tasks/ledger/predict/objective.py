@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tasks import accounting
+from tasks.evaluate.loyalty import MAX_POSITIONS
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.cost import Cost
 from tasks.ledger.predict.subject import Subject
+from tasks.ledger.predict.text import acquiring_seconds
 from tasks.models import Config
 
 MODULE_ELEMENTS = 24
@@ -32,6 +35,8 @@ class Beside:
         dtype: of the teacher's products.
         held: bytes in memory that stay: the teacher's weights.
         passing: bytes of a step: logits, what modules keep, what the teacher says.
+        compared: FLOPs of comparing the model with its teacher at the end, which count as evaluation.
+        fetching: seconds to make a teacher that isn't there yet.
         cache: bytes on disk of what the teacher said.
         note: of the FLOPs.
     """
@@ -42,13 +47,16 @@ class Beside:
     dtype: str = "float32"
     held: float = 0.0
     passing: float = 0.0
+    compared: float = 0.0
+    fetching: float = 0.0
     cache: float | None = None
     note: str = ""
 
     def asking(self, about: Subject) -> Cost:
-        """Time of the teacher's forward passes."""
+        """Time of the teacher's forward passes, of comparing the model with it, and of fetching it."""
         rate = constants.FORWARD[self.dtype].gemm
-        return Cost(device=self.teacher_flops / (about.machine.gemm_flops_per_second[self.dtype] * rate))
+        seconds = (self.teacher_flops + self.compared) / (about.machine.gemm_flops_per_second[self.dtype] * rate)
+        return Cost(serial=self.fetching, device=seconds)
 
 
 def beside(about: Subject) -> Beside:
@@ -95,14 +103,18 @@ def _taught(about: Subject, teacher: Config) -> Beside:
     row = 4 * length * (spoken + kept) + INDEX_BYTES
     remembered = min(distinct, fields.max_cache_bytes // row) if kept else 0
     asked = seen - (seen - distinct) * remembered / distinct
+    forward = accounting.forward_flops_per_token(teacher, length)
+    both = forward + accounting.forward_flops_per_token(about.config, length)
     stored = 2 if str(teacher.get("dtype") or teacher.get("torch_dtype")) in ("bfloat16", "float16") else 4
     copies = 4 * vocab * (3 if kept else 2)  # the student's logarithms, without the likeliest, and their gradient
     return Beside(
         flops=2.0 * spoken,
-        teacher_flops=asked * length * accounting.forward_flops_per_token(teacher, length),
+        teacher_flops=asked * length * forward,
         dtype="bfloat16" if stored == 2 else "float32",
         held=stored * accounting.parameters(teacher),
         passing=_part(about) * (copies + 4 * spoken + 8 * kept) + ASKED_COPIES * 4 * length * vocab,
+        compared=min(MAX_POSITIONS, about.heldout_tokens) * both,
+        fetching=acquiring_seconds(Path(params.teacher), Path(params.teacher)),
         cache=remembered * row,
         note=f"the teacher reads {asked:.0f} of {seen} sequences",
     )
