@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from tasks.accounting import read
 from tasks.accounting.lora import LEFT_OUT, adapted, linear_layers
+from tasks.acquire import is_descriptor, place
 from tasks.compress.nf4 import BLOCK_IN, BLOCK_OUT
 from tasks.core.errors import UserError
 from tasks.deploy_profile import GGUF_ARCHITECTURES
 from tasks.models import Config, experts, positions
+from tasks.models.load import read_config
 from tasks.params import Params
 from tasks.pretrain.conflicts import conflicts
 
@@ -36,6 +39,7 @@ def problems(params: Params, config: Config) -> list[str]:
         *_experts(params, config),
         *(conflicts(params.pretrain) if params.pretrain.steps else ()),
         *_grouped(params, config),
+        *_objective(params, config),
         *_training(params, config),
         *_delivery(params, config),
     ]
@@ -52,6 +56,39 @@ def _contexts(params: Params, config: Config) -> Iterator[str]:
     for name, tokens in asked.items():
         if limit and tokens > limit:
             yield f"{name}: found {tokens}; the model has {limit} positions: lower it, or design a longer context"
+
+
+def _objective(params: Params, config: Config) -> Iterator[str]:
+    chosen, objective = params.pretrain, params.pretrain.objective
+    if not chosen.steps:
+        return
+    teacher = Path(chosen.teacher)
+    there, known = is_descriptor(teacher), place(teacher) / "config.json"
+    if objective.method != "distillation":
+        if there or known.exists():
+            yield (
+                f"pretrain.teacher: found {teacher}; objective {objective.method} learns from no teacher: set "
+                "pretrain.objective.method to distillation, or pretrain.teacher to data/none"
+            )
+    elif not there and not known.exists():
+        yield f"pretrain.teacher: found {teacher}, and no model there; distillation learns from one: name its folder"
+    elif known.exists() and (vocab := read_config(known.parent).get("vocab_size")) != config["vocab_size"]:
+        yield (
+            f"pretrain.teacher: found {teacher}, with a vocabulary of {vocab}; the model has {config['vocab_size']}: take "
+            "a teacher with the same tokenizer"
+        )
+    if objective.method == "distillation" and (objective.distillation.top_k or 0) > config["vocab_size"]:
+        yield (
+            f"pretrain.objective.distillation.top_k: found {objective.distillation.top_k}; the vocabulary has "
+            f"{config['vocab_size']} tokens: lower it, or set it to null for the whole distribution"
+        )
+    depths = objective.multi_token.mtp_num_layers
+    shortest = min(chosen.context_length, chosen.sampling.warmup_length or chosen.context_length)
+    if objective.method == "multi_token" and depths >= shortest:
+        yield (
+            f"pretrain.objective.multi_token.mtp_num_layers: found {depths}; sequences of {shortest} tokens have no label "
+            "that far ahead: lower it, or raise pretrain.context_length and pretrain.sampling.warmup_length"
+        )
 
 
 def _experts(params: Params, config: Config) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,3 +106,40 @@ def test_the_parameters_named_exist() -> None:
     """What a hint says to set can be set."""
     names = dict(flatten(Params().model_dump(mode="json")))
     assert set(NO_GGUF) <= set(names)
+
+
+def teacher(folder: Path, vocab_size: int = 4096) -> str:
+    """A folder with the config of a model."""
+    (folder / "config.json").write_text(json.dumps(config(vocab_size=vocab_size)))
+    return str(folder)
+
+
+def test_objectives_and_teachers_go_together(tmp_path: Path) -> None:
+    """A teacher nobody learns from, none to learn from, one of another vocabulary; a top_k or depths beyond what there is."""
+    distil, several = {"pretrain__objective__method": "distillation"}, {"pretrain__objective__method": "multi_token"}
+    there = {"pretrain__teacher": teacher(tmp_path)}
+    for assignments, said in (
+        (there, "objective next_token learns from no teacher"),
+        ({"pretrain__teacher": "data/smollm2.yaml", **several}, "objective multi_token learns from no teacher"),
+        (distil, "pretrain.teacher: found data/none, and no model there"),
+        ({**distil, **there, "pretrain__objective__distillation__top_k": 5000}, "found 5000; the vocabulary has 4096"),
+        ({**several, "pretrain__objective__multi_token__mtp_num_layers": 256}, "found 256; sequences of 256 tokens"),
+        (
+            {
+                **several,
+                "pretrain__sampling__warmup_length": 8,
+                "pretrain__objective__multi_token__mtp_num_layers": 8,
+            },
+            "found 8; sequences of 8 tokens",
+        ),
+    ):
+        params = chosen(**assignments)
+        (found,) = problems(params, blueprint(params))
+        assert said in found
+        assert problems(chosen(**assignments, pretrain__steps=0, finetune__steps=0), blueprint(params)) == []
+    assert problems(chosen(**distil, **there), blueprint(Params())) == []
+    assert problems(chosen(**several), blueprint(Params())) == []
+    teacher(tmp_path, 300)
+    params = chosen(**distil, **there)
+    (found,) = problems(params, blueprint(params))
+    assert "with a vocabulary of 300; the model has 4096" in found

@@ -73,6 +73,7 @@ _METRICS = (
     Metric("optimizer_bytes", "memory", "B", "lower", "Bytes of the optimizer's state.", OWN),
     Metric("activation_bytes", "memory", "B", "lower", "Kept by one training step for its backward pass.", OWN),
     Metric("checkpoint_bytes", "memory", "B", "lower", "A training checkpoint: weights and optimizer state.", OWN),
+    Metric("teacher_cache_bytes", "memory", "B", "lower", "Disk that what a teacher said takes in training.", OWN),
     Metric("cache_bytes", "memory", "B", "lower", "Keys, values and states of one sequence at full context.", OWN),
     Metric("kv_cache_bytes_per_token", "memory", "B/token", "lower", "Growth of the key-value cache.", OWN),
     Metric("compression_ratio", "memory", "x", "higher", "Model bytes before, divided by after.", SURVEY),

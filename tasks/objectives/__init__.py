@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from tasks.core.schema import Choice
+from tasks.objectives.distillation import Distillation
+from tasks.objectives.multi_token import MultiToken
 from tasks.objectives.next_token import NextToken
 
 
@@ -12,3 +14,5 @@ class ObjectiveChoice(Choice):
     method: str = "next_token"
     """Objective by name."""
     next_token: NextToken = NextToken()
+    multi_token: MultiToken = MultiToken()
+    distillation: Distillation = Distillation()

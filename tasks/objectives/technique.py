@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.job import Job
+from tasks.core.measure import Metrics
 from tasks.core.schema import Technique
+from tasks.training.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,31 @@ class Objective:
 
     Attributes:
         modules: parts that are trained beside the model and are in checkpoints, but not in the model that comes out.
+        ahead: labels behind the next one that a position's cost depends on; FLOPs are counted from there on.
+        outside: whether `prepare` computes, so that `spent` is asked for.
     """
+
+    ahead: int = 0
+    outside: bool = False
 
     def __init__(self, modules: dict[str, Any] | None = None) -> None:
         self.modules = modules or {}
+
+    def prepare(self, batch: Batch) -> Batch:
+        """`batch` with what the loss needs beside it: outside of the graph, in no step's arithmetic, one part at a time."""
+        return batch
+
+    def rehearsal(self, inputs: Any) -> dict[str, Any]:
+        """Extras of the shapes `prepare` would add for ids (B, T), without their values: FLOPs are counted on them."""
+        return {}
+
+    def spent(self) -> float:
+        """FLOPs of `prepare` since this was last asked, by this worker."""
+        return 0.0
+
+    def metrics(self) -> Metrics:
+        """What the ledger should know of it after training."""
+        return {}
 
     def losses(self, model: Any, inputs: Any, labels: Any, extras: dict[str, Any]) -> Losses:
         """The loss of a batch: ids (B, T), labels (B, T) with -100 where there is none, extras with first size B."""

@@ -18,6 +18,8 @@ class Pretrain(Section):
 
     init: str = "data/none"
     """An existing model to start from: its folder, or a `.yaml` that says where to get it; `data/none`: none."""
+    teacher: str = "data/none"
+    """A model to learn from under `objective.method: distillation`: its folder, or a `.yaml` that says where to get it; `data/none`: none."""
     steps: NonNegativeInt = 350
     """Optimizer steps; 0 passes the model through unchanged."""
     batch_size: PositiveInt = 16

@@ -28,6 +28,7 @@ from tasks.models.load import (
 from tasks.pretrain import Pretrain
 from tasks.pretrain.batches import Shard
 from tasks.pretrain.conflicts import conflicts
+from tasks.pretrain.teacher import check_depths, chosen_teacher, loyalty
 from tasks.training.loop import Loop
 from tasks.training.settings import Settings
 
@@ -35,24 +36,35 @@ VALIDATION_SEQUENCES = 64
 
 
 def run(
-    params: Pretrain, *, seed: int, evaluate: Evaluate, data: Path, design: Path, init: Path, out: Path, job: Job
+    params: Pretrain,
+    *,
+    seed: int,
+    evaluate: Evaluate,
+    data: Path,
+    design: Path,
+    init: Path,
+    teacher: Path | None = None,
+    out: Path,
+    job: Job,
 ) -> Metrics:
-    """Train the blueprint, from scratch or on from `init`, and write a complete model folder.
+    """Train the blueprint, from scratch or on from `init`, alone or after `teacher`, and write a complete model folder.
 
     Raises:
-        UserError: `init` isn't the model of the blueprint, the context is longer than its positions, or choices exclude
-            each other (`conflicts`).
+        UserError: `init` isn't the model of the blueprint, `teacher` not one the objective can learn from, the context is
+            longer than either's positions, or choices exclude each other (`conflicts`).
     """
     if params.steps and (found := list(conflicts(params))):
         raise UserError("\n".join(found))
     tokenizer = load_tokenizer(data / "tokenizer")
+    check_depths(params)
+    teacher = chosen_teacher(params, evaluate, tokenizer, teacher)
     model, dtype = _start(params, seed, tokenizer, design, init)
     if params.steps:
         check_context("pretrain.context_length", params.context_length, design)
     check_context("evaluate.context_length", evaluate.context_length, design)
     metrics: Metrics = {"parameters": counted(count_parameters(model))}
     if params.steps:
-        metrics |= _train(model, params, seed, data, job)
+        metrics |= _train(model, params, seed, data, teacher, job)
         save_model(cast(model, dtype), tokenizer, out)
     elif has_weights(init):
         copy_model(init, out)
@@ -60,6 +72,8 @@ def run(
         save_model(model, tokenizer, out)
     del model  # its memory is the next one's
     metrics |= judge(out, data, evaluate, job)
+    if teacher is not None:
+        metrics |= loyalty(out, data, teacher, evaluate, job)
     return metrics | {"delivery_bytes": counted(weight_bytes(out), "weights")}
 
 
@@ -90,7 +104,7 @@ def _start(params: Pretrain, seed: int, tokenizer: Any, design: Path, init: Path
     return (model.float() if params.steps else model), dtype
 
 
-def _train(model: Any, params: Pretrain, seed: int, data: Path, job: Job) -> Metrics:
+def _train(model: Any, params: Pretrain, seed: int, data: Path, teacher: Path | None, job: Job) -> Metrics:
     import torch
 
     from tasks.models.device import autocast
@@ -109,7 +123,7 @@ def _train(model: Any, params: Pretrain, seed: int, data: Path, job: Job) -> Met
         return sum(losses) / len(held)
 
     model.requires_grad_(True)
-    settings = settings_of(params, seed, precision)
+    settings = settings_of(params, seed, precision, teacher)
     loop = Loop(model, lambda step: train.batch(step, params.batch_size, seed), settings, job, validate)
     return loop.run() | {"validation_loss": measured(validate(), f"{len(held)} sequences")}
 
@@ -130,7 +144,7 @@ SAME = (
 """Parameters the loop takes as they are."""
 
 
-def settings_of(params: Pretrain, seed: int, precision: str) -> Settings:
+def settings_of(params: Pretrain, seed: int, precision: str, teacher: Path | None = None) -> Settings:
     """What the loop is told of `params`."""
     return Settings(
         **{name: getattr(params, name) for name in SAME},
@@ -138,4 +152,5 @@ def settings_of(params: Pretrain, seed: int, precision: str) -> Settings:
         seed=seed,
         optimizer=params.optimizer.technique,
         objective=params.objective.technique,
+        teacher=teacher,
     )

@@ -12,12 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tasks.acquire import acquire
 from tasks.core.job import Job
 
 WORK = Path("work/scale")
 """Rungs by key: unfinished ones hold a checkpoint, finished ones `result.json`."""
 
-CODE = ("training", "pretrain", "models", "evaluate")
+CODE = ("training", "pretrain", "optimizers", "objectives", "models", "evaluate")
 """Packages of `tasks` whose code decides what a rung comes out as."""
 
 
@@ -104,12 +105,13 @@ def train(folder: Path, data: Path, over_budget: Callable[[float], str]) -> None
         data=data,
         design=design,
         init=design,  # a folder without weights: from scratch
+        teacher=acquire(Path(rung.pretrain.get("teacher", "data/none"))),
         out=out,
         job=Job("pretrain", folder, over_budget),
     )
     names = {"bits_per_byte": "bits_per_byte", "seconds": "training_seconds", "flops": "flops"}
     _write(folder / "result.json", {name: metrics[metric].value for name, metric in names.items()})
-    for path in (design, out, *folder.glob("checkpoint-*")):
+    for path in (design, out, folder / "teacher", *folder.glob("checkpoint-*")):
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -50,11 +50,14 @@ class Flops:
     Nothing is interpolated: scans work on padded chunks and windows fill up, so costs are no polynomial of the length.
 
     Args:
-        step: runs `step(length, labelled)`: forward and backward of one sequence with that many labelled tokens.
+        step: runs `step(length, labelled)`: forward and backward of one sequence with that many labelled tokens, its
+            first ones.
+        ahead: labels that a position's logits may depend on behind its own: with several tokens predicted at once, a
+            sequence's first labels cost less than those that follow.
     """
 
-    def __init__(self, step: Callable[[int, int], None]) -> None:
-        self._step = step
+    def __init__(self, step: Callable[[int, int], None], ahead: int = 0) -> None:
+        self._step, self._ahead = step, ahead
         self._body = cache(self._count_body)
         self._head = cache(self._count_head)
 
@@ -63,11 +66,13 @@ class Flops:
         return sequences * self._body(length) + labelled * self._head()
 
     def _count_body(self, length: int) -> float:
-        return self._count(length, 1) - self._head()
+        labelled = min(length, self._ahead + 1)
+        return self._count(length, labelled) - labelled * self._head()
 
     def _count_head(self) -> float:
         """A token's logits cost the same whatever the length, so the shortest sequence tells."""
-        return self._count(2, 2) - self._count(2, 1)
+        length = self._ahead + 2
+        return self._count(length, length) - self._count(length, length - 1)
 
     def _count(self, length: int, labelled: int) -> float:
         with counting() as counter:

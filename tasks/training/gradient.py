@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.models.device import autocast
+from tasks.objectives.technique import Objective
 from tasks.training.batch import Batch
 from tasks.training.settings import Settings
 from tasks.training.world import World
+
+OUTSIDE = "outside_flops"
+"""FLOPs of what the objective computed beside the graph, all workers together."""
 
 
 class Gradient:
@@ -19,13 +23,21 @@ class Gradient:
         settings: of the run.
         world: the workers.
         optimizer: of the run; asked only if it moves tensors in the backward pass.
+        objective: what `module` learns; it prepares a part before it is computed.
     """
 
     def __init__(
-        self, module: Any, trained: list[Any], settings: Settings, world: World, optimizer: Any = None
+        self,
+        module: Any,
+        trained: list[Any],
+        settings: Settings,
+        world: World,
+        optimizer: Any = None,
+        objective: Objective | None = None,
     ) -> None:
         self.module, self.trained, self.settings, self.world = module, trained, settings, world
         self.moving = optimizer if settings.optimizer.in_backward else None
+        self.objective = objective or Objective()
 
     def compute(self, batch: Batch) -> dict[str, float]:
         """Leave the gradient of the whole step's `batch` in the trained tensors; what the history shows, with its norm."""
@@ -34,12 +46,15 @@ class Gradient:
         shown: dict[str, Any] = {}
         for number, part in enumerate(parts, 1):
             share = part.labelled / whole if whole else 0.0
+            part = self.objective.prepare(part)
             with self.world.syncing(self.module, number == len(parts)):
                 with autocast(self.settings.precision):
                     total, values = self.module(part.inputs, part.labels, part.extras)
                 self._backward(total * self.world.weight(part.labelled, whole))
             for name, value in values.items():
                 shown[name] = shown.get(name, 0.0) + value * share
+        if self.objective.outside:
+            shown[OUTSIDE] = self.objective.spent()
         learned = self.world.total({name: float(value) for name, value in shown.items()})
         return {**learned, "grad_norm": self._norm()}
 

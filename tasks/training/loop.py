@@ -15,7 +15,7 @@ from tasks.training import checkpoint
 from tasks.training.balance import BiasBalance
 from tasks.training.batch import Batch
 from tasks.training.flops import Flops
-from tasks.training.gradient import Gradient
+from tasks.training.gradient import OUTSIDE, Gradient
 from tasks.training.settings import Settings
 from tasks.training.world import World
 
@@ -45,11 +45,14 @@ class Loop:
 
         self.model, self.batch, self.settings, self.job, self.validate = model, batch, settings, job, validate
         self.world = world or World()
-        self.graph = Graph(model, settings.objective.begin(model, job))
+        self.objective = settings.objective.begin(model, job, settings.teacher)
+        self.graph = Graph(model, self.objective)
         self.module = self.world.wrap(self.graph)
         named = self.graph.trained()
         self.optimizer = settings.optimizer.build(named, settings.learning_rate, settings.weight_decay)
-        self.gradient = Gradient(self.module, [p for _, p in named], settings, self.world, self.optimizer)
+        self.gradient = Gradient(
+            self.module, [p for _, p in named], settings, self.world, self.optimizer, self.objective
+        )
         self.balance = BiasBalance(model)
         self.progress = checkpoint.Progress()
 
@@ -93,11 +96,11 @@ class Loop:
             ids = batch.inputs.repeat(1, -(-length // batch.inputs.shape[1]))[:, :length]
             some = ids.clone()
             some[:, labelled:] = IGNORED
-            total, _ = self.graph(ids, some, {})
+            total, _ = self.graph(ids, some, self.objective.rehearsal(ids))
             total.backward()
             self.optimizer.zero_grad(set_to_none=True)
 
-        return Flops(one_sequence)
+        return Flops(one_sequence, self.objective.ahead)
 
     def _step(self, flops: Flops) -> dict[str, float]:
         import torch
@@ -110,6 +113,7 @@ class Loop:
         batch = Batch.of(self.batch(step))
         with self.balance.watching():
             learned = self.gradient.compute(batch)
+        outside = learned.pop(OUTSIDE, 0.0)
         self._refuse_divergence(learned)
         self.optimizer.step()
         self.balance.update()
@@ -118,7 +122,7 @@ class Loop:
         seconds = time.perf_counter() - started
         self.progress.step += 1
         self.progress.tokens += batch.inputs.numel()
-        self.progress.flops += flops.of(batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled)
+        self.progress.flops += flops.of(batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled) + outside
         self.progress.seconds += seconds
         self.progress.recent = [*self.progress.recent[-19:], learned["loss"]]
         return {
@@ -158,6 +162,10 @@ class Loop:
                 "a checkpoint is kept: raise the budget and run again, and it goes on from there",
             )
 
+    def _flops_note(self) -> str:
+        outside = " + the teacher's wherever it was asked" if self.objective.outside else ""
+        return f"operators of one sequence x sequences{outside}"
+
     def _metrics(self) -> Metrics:
         done = self.progress
         rate = done.flops / done.seconds
@@ -169,12 +177,13 @@ class Loop:
         return {
             "trainable_parameters": counted(trainable),
             "tokens": counted(done.tokens, "padding included"),
-            "flops": counted(done.flops, "operators of one sequence x sequences"),
+            "flops": counted(done.flops, self._flops_note()),
             "training_seconds": measured(done.seconds),
             "tokens_per_second": measured(done.tokens / done.seconds),
             "flops_per_second": measured(rate),
             "mfu": mfu,
             "optimizer_bytes": counted(checkpoint.optimizer_bytes(self.optimizer)),
             "train_loss": measured(sum(done.recent) / len(done.recent), f"mean of the last {len(done.recent)} steps"),
+            **self.objective.metrics(),
             **self.world.metrics(),
         }

@@ -28,16 +28,22 @@ def training_losses(model: Any, inputs: Any, labels: Any, documents: Any = None)
     The second is `router_aux_loss_coef` times transformers' own balancing loss, over tokens up to a row's last label;
     None where the model has no experts, or balances them by other means.
     """
+    hidden, uneven = decoded(model, inputs, labels, documents)
+    return cross_entropy(causal_of(model), hidden, labels), uneven
+
+
+def decoded(model: Any, inputs: Any, labels: Any, documents: Any = None) -> tuple[Any, Any]:
+    """Last hidden states (B, T, d), and the balancing loss of `training_losses`."""
     causal = causal_of(model)
     balance = _balancing_loss(causal)
     if balance is None:
-        return next_token_loss(model, inputs, labels, documents), None
+        return _decode(model, inputs, documents).last_hidden_state, None
     made = _decode(model, inputs, documents, output_router_logits=True)
     # padding has no label, and nothing behind it has one either
     real = (labels != IGNORED).flip(1).cummax(1).values.flip(1).long()
     config = causal.config
     uneven = balance(made.router_logits, causal.num_experts, config.num_experts_per_tok, real)
-    return cross_entropy(causal, made.last_hidden_state, labels), config.router_aux_loss_coef * uneven
+    return made.last_hidden_state, config.router_aux_loss_coef * uneven
 
 
 def causal_of(model: Any) -> Any:
@@ -47,9 +53,13 @@ def causal_of(model: Any) -> Any:
 
 def _decode(model: Any, inputs: Any, documents: Any = None, **more: Any) -> Any:
     """The decoder's output, without logits."""
-    if documents is not None:
-        more |= _own_documents(documents)
+    more |= own_documents(documents)
     return causal_of(model).get_decoder()(input_ids=inputs, use_cache=False, **more)
+
+
+def own_documents(documents: Any) -> dict[str, Any]:
+    """Arguments of a forward pass in which a token sees its own document (B, T) alone; none where `documents` is None."""
+    return {} if documents is None else _own_documents(documents)
 
 
 def _own_documents(documents: Any) -> dict[str, Any]:

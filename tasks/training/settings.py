@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tasks.objectives.next_token import NextToken
 from tasks.objectives.technique import ObjectiveTechnique
@@ -21,6 +22,7 @@ class Settings:
 
     Attributes:
         precision: `fp32 | bf16 | fp16 | bf16_pure | fp8`, resolved: no `auto`.
+        teacher: folder of the model an objective learns from.
         compile: whether blocks are compiled, resolved.
     """
 
@@ -34,6 +36,7 @@ class Settings:
     seed: int
     optimizer: OptimizerTechnique = field(default_factory=lambda: AdamW(beta2=0.999))
     objective: ObjectiveTechnique = field(default_factory=NextToken)
+    teacher: Path | None = None
     eval_every: int = 0
     gradient_accumulation_steps: int = 1
     gradient_checkpointing: str = "none"

@@ -35,6 +35,7 @@ class Subject:
         chat_bytes_per_token: the same in chats.
         config: the model's transformers config.
         stored: bytes per weight of the model as pretrain and finetune keep it.
+        teacher: config of the model a distillation learns from.
     """
 
     params: Params
@@ -47,6 +48,7 @@ class Subject:
     chat_bytes_per_token: float
     config: Config
     stored: int
+    teacher: Config | None = None
 
     @property
     def anatomy(self) -> Anatomy:
@@ -104,7 +106,7 @@ def subject(params: Params, machine: Machine, source: Text | None = None) -> Sub
         UserError: the model or the text can't be known yet; says what is missing.
     """
     tokenizer, init = params.data.tokenizer, Path(params.pretrain.init)
-    existing = _config_of(init) if params.design.method == "existing" or tokenizer.method == "pretrained" else None
+    existing = config_of(init) if params.design.method == "existing" or tokenizer.method == "pretrained" else None
     vocab = tokenizer.train.vocab_size if tokenizer.method == "train" else int((existing or {})["vocab_size"])
     try:
         config = (
@@ -121,7 +123,11 @@ def subject(params: Params, machine: Machine, source: Text | None = None) -> Sub
     rate = chats = bytes_per_token(vocab)
     if tokenizer.method != "train":
         rate, chats = constants.PRETRAINED_BYTES_PER_TOKEN
-    return Subject(params, machine, source.bytes, text.bytes, text.documents, vocab, rate, chats, config, stored)
+    taught = params.pretrain.steps and params.pretrain.objective.method == "distillation"
+    teacher = config_of(Path(params.pretrain.teacher), "pretrain.teacher") if taught else None
+    return Subject(
+        params, machine, source.bytes, text.bytes, text.documents, vocab, rate, chats, config, stored, teacher
+    )
 
 
 def _dtype(config: Config) -> str | None:
@@ -137,12 +143,12 @@ def bytes_per_token(vocab: int) -> float:
     return rows[-1][1]
 
 
-def _config_of(init: Path) -> Config:
-    """The config of `pretrain.init`; as the packaged weights declare it where they have not been made a folder yet."""
-    folder = place(init)
-    maker = describe(init) if is_descriptor(init) and not folder.exists() else None
+def config_of(model: Path, name: str = "pretrain.init") -> Config:
+    """The config of `pretrain.init`, or of another `name`; as the packaged weights declare it where they have not been made a folder yet."""
+    folder = place(model)
+    maker = describe(model) if is_descriptor(model) and not folder.exists() else None
     if isinstance(maker, Package):
         return packaged_config(maker.path())
     if maker is not None:
-        raise UserError(f"pretrain.init '{init}': not fetched yet, so its shape is not known")
+        raise UserError(f"{name} '{model}': not fetched yet, so its shape is not known")
     return read_config(folder)

@@ -12,16 +12,20 @@ from tasks.ledger.predict import constants
 from tasks.ledger.predict.chats import batches
 from tasks.ledger.predict.cost import Cost, disk, traffic, work
 from tasks.ledger.predict.loss import expected_loss
+from tasks.ledger.predict.objective import Beside, beside
 from tasks.ledger.predict.quality import Kept, samples, scoring
 from tasks.ledger.predict.resident import memory_parts, peak
 from tasks.ledger.predict.steps import Steps
 from tasks.ledger.predict.subject import Subject
 from tasks.pretrain.run import VALIDATION_SEQUENCES
 
+NOTHING = Beside()
+"""Of next-token training."""
+
 
 def pretrain(about: Subject) -> Metrics:
-    """Next-token training of every weight, and one evaluation of the result."""
-    params = about.params.pretrain
+    """Training of every weight under the chosen objective, and one evaluation of the result."""
+    params, extra = about.params.pretrain, beside(about)
     size = accounting.parameters(about.config)
     optimizer, shapes = params.optimizer.technique, accounting.parameter_shapes(about.config)
     steps = Steps(
@@ -29,9 +33,9 @@ def pretrain(about: Subject) -> Metrics:
         tokens=params.batch_size * params.context_length,
         context=params.context_length,
         labelled=1.0,
-        flops=accounting.training_flops_per_token(about.config, params.context_length),
+        flops=accounting.training_flops_per_token(about.config, params.context_length) + extra.flops,
         elements=0.0,
-        trained=size,
+        trained=size + extra.parameters,
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
         state=optimizer.state_bytes(shapes),
@@ -39,8 +43,10 @@ def pretrain(about: Subject) -> Metrics:
     )
     held = min(VALIDATION_SEQUENCES * params.context_length, about.validation_tokens)
     validations = params.steps // params.eval_every + 1 if params.steps else 0
-    metrics = _trained(about, "pretrain", steps, held * validations, base_bytes=4)
+    metrics = _trained(about, "pretrain", steps, held * validations, base_bytes=4, extra=extra)
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
+    if extra.cache is not None:
+        metrics["teacher_cache_bytes"] = modelled(extra.cache, f"log-probabilities and ids; {extra.note}")
     return metrics | expected_loss(about, steps.count * steps.tokens)
 
 
@@ -104,11 +110,13 @@ def _checkpoint(steps: Steps) -> int:
     return 4 * steps.trained + steps.state
 
 
-def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_bytes: int) -> Metrics:
+def _trained(
+    about: Subject, stage: str, steps: Steps, validated: float, base_bytes: int, extra: Beside = NOTHING
+) -> Metrics:
     size = accounting.parameters(about.config)
     kept = Kept(size * about.stored, about.stored_dtype)
-    flops = steps.flops * steps.tokens * steps.count
-    training = _training(about, steps)
+    flops = steps.flops * steps.tokens * steps.count + extra.teacher_flops
+    training = _training(about, steps) + extra.asking(about)
     validation = _validation(about, steps, validated)
     evaluation = scoring(about, kept, about.heldout_tokens) + samples(about, kept)
     files = disk(about.machine, kept.bytes * 3 + steps.checkpoints * _checkpoint(steps))
@@ -117,9 +125,10 @@ def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_by
         f"{validation.wall + files.wall:.3g} s validation and files"
     )
     cost = training + validation + evaluation + files
-    parts = memory_parts(about, steps, size * base_bytes)
+    parts = memory_parts(about, steps, size * base_bytes + 4 * extra.parameters + extra.held)
+    parts = replace(parts, passing=parts.passing + extra.passing)
     memory = peak(about, parts, kept.bytes)
-    counted = f"{steps.count} steps x {steps.tokens:g} tokens x {steps.flops:.4g} FLOP; evaluation not counted"
+    counted = f"{steps.count} steps x {steps.tokens:g} tokens x {steps.flops:.4g} FLOP{f'; {extra.note}' if extra.note else ''}; evaluation not counted"
     metrics = cost.metrics(stage, about.machine, memory, note)
     metrics |= {"flops": modelled(flops, counted), "tokens": modelled(int(steps.tokens * steps.count), "steps x batch")}
     if steps.count:
