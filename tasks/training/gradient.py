@@ -38,3 +38,10 @@ class Gradient:
                 shown[name] = shown.get(name, 0.0) + value * share
         learned = self.world.total({name: float(value) for name, value in shown.items()})
         return {**learned, "grad_norm": self.world.clip(self.trained, self.settings.max_grad_norm)}
+
+    def state(self) -> dict[str, float]:
+        """What the gradients of later steps hang on beside weights and data (a loss scale); a checkpoint keeps it."""
+        return {}
+
+    def load(self, state: dict[str, float]) -> None:
+        """Put back what `state` gave."""
