@@ -54,13 +54,14 @@ def _tensor(name: str, value: Any) -> tuple[str, Any]:
 def load_optimizer(optimizer: Any, values: dict[str, Any]) -> None:
     """Put a state that `optimizer_tensors` named back; what is not in `values` is forgotten.
 
-    torch casts a state to its parameter's dtype; moments kept in float32 beside bfloat16 weights must stay what they were.
+    `values` may be mapped from a file that is removed later: they are copied. torch casts a state to its parameter's
+    dtype; moments kept in float32 beside bfloat16 weights must stay what they were.
     """
     rows: dict[int, dict[str, Any]] = {}
     for key, value in values.items():
         index, _, name = key.partition(".")
         plain = name.endswith(NUMBER)
-        rows.setdefault(int(index), {})[name.removesuffix(NUMBER)] = value.item() if plain else value
+        rows.setdefault(int(index), {})[name.removesuffix(NUMBER)] = value.item() if plain else value.clone()
     optimizer.load_state_dict({"state": rows, "param_groups": optimizer.state_dict()["param_groups"]})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, row in rows.items():
