@@ -28,6 +28,7 @@ from tasks.core.schema import Section, validate
 from tasks.declaration import Declaration, declare
 from tasks.ledger import budget, machine, predict, report, scores, ways_out
 from tasks.ledger.meter import Meter, Spent
+from tasks.ledger.watch import Watch
 from tasks.params import STAGES, Params
 
 WORK = Path("work")
@@ -78,10 +79,13 @@ def run(stage: str) -> None:
         predicted = forecast.predicted
         before = _upstream(stage, everything)
         _refuse(stage, predicted, everything, before)
+        watch = Watch(everything.budget, before, meter, everything.prices, spent_path)
         job = Job(
             stage=stage,
             work=job_folder,
-            over_budget=budget.Watch(everything.budget, before, meter, everything.prices, spent_path),
+            over_budget=watch,
+            spent=watch.spent,
+            left=watch.left,
             gemm_flops_per_second=measured_machine.gemm_flops_per_second,
             bandwidth_bytes_per_second=measured_machine.bandwidth_bytes_per_second,
             host_bandwidth_bytes_per_second=measured_machine.host_bandwidth_bytes_per_second,

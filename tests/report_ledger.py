@@ -92,11 +92,11 @@ def document(stage: str, metrics: Metrics) -> dict[str, Any]:
 
 def history(stage: str, steps: int) -> None:
     """A falling, jittering loss, evaluated now and then."""
-    lines = ["step,loss,learning_rate,grad_norm,tokens_per_second,seconds,validation_loss"]
+    lines = ["step,loss,learning_rate,grad_norm,tokens_per_second,mfu,seconds,validation_loss"]
     for step in range(steps):
         loss = 2.4 + 5.9 * math.exp(-step / (steps / 7)) + 0.12 * math.sin(step * 12.9898) * math.cos(step * 78.233)
         validation = f"{loss + 0.08:.4f}" if step % 100 == 99 else ""
-        lines.append(f"{step},{loss:.4f},0.003,1.1,6600,{step * 0.62:.2f},{validation}")
+        lines.append(f"{step},{loss:.4f},0.003,1.1,6600,0.61,{step * 0.62:.2f},{validation}")
     folder = report.FOLDER / "history"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{stage}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from tasks.core.measure import Metrics, measured, missing
 from tasks.ledger import Budget, Prices, budget, cgroup, machine
 from tasks.ledger.meter import Meter, Spent
 from tasks.ledger.report import priced
+from tasks.ledger.watch import Watch
 
 PRICES = Prices()
 
@@ -44,9 +45,9 @@ def test_the_watch_names_the_resource_that_ran_out(
         "data": priced({"wall_seconds": measured(30.0), "cpu_seconds": measured(30.0), "flops": measured(60.0)}, PRICES)
     }
     (name,) = limit
-    assert f"budget.{name}" in budget.Watch(Budget(**limit), before, running, PRICES)(100.0)
-    assert budget.Watch(Budget(**within), before, running, PRICES)(100.0) == ""
-    assert budget.Watch(Budget(), before, running, PRICES)(1e30) == ""
+    assert f"budget.{name}" in Watch(Budget(**limit), before, running, PRICES)(100.0)
+    assert Watch(Budget(**within), before, running, PRICES)(100.0) == ""
+    assert Watch(Budget(), before, running, PRICES)(1e30) == ""
 
 
 def stage(seconds: float, memory: int = 0) -> Metrics:

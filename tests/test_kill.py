@@ -60,7 +60,7 @@ def kill_inside(space: Workspace, stage: str) -> None:
 
 def _at_work(work: Path, stage: str) -> bool:
     if stage in ("pretrain", "finetune"):
-        return any(work.glob("*/checkpoint-*"))
+        return any(int(path.name.rpartition("-")[2]) for path in work.glob("*/checkpoint-*"))  # step 0's is the start
     return any(work.glob("*/out"))
 
 

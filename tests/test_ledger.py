@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.ledger import Budget, Prices, budget
+from tasks.ledger import Budget, Prices
 from tasks.ledger.meter import Meter, Spent
+from tasks.ledger.watch import Watch
 
 PRICES = Prices()
 
@@ -137,7 +138,7 @@ def test_measuring_costs_less_than_a_hundredth(tmp_path: Path) -> None:
     """A check of every resource, saving included, takes under 1% of a step of 20 ms."""
     limits = Budget(seconds=1e9, joules=1e9, dollars=1e9, flops=1e30, memory_bytes=1 << 60)
     with Meter() as meter:
-        watch = budget.Watch(limits, {}, meter, PRICES, tmp_path / "spent.json")
+        watch = Watch(limits, {}, meter, PRICES, tmp_path / "spent.json")
         watch(0.0)
         start = time.process_time()
         for _ in range(500):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows.report import plots, words
+from flows.report.courses import courses
 from tasks.ledger.vocabulary import VOCABULARY
 
 
@@ -61,3 +62,12 @@ def test_no_two_metrics_share_a_label() -> None:
     """Two rows of the ledger never read the same."""
     labels = [words.label(name)[0] for name in VOCABULARY]
     assert len(labels) == len(set(labels))
+
+
+def test_the_course_of_training_is_drawn_where_it_is_known() -> None:
+    """The gradient's norm, and MFU; without the machine's rate tokens per second; of an old history nothing."""
+    rows = [{"step": float(step), "loss": 1.0, "grad_norm": 0.5, "tokens_per_second": 900.0} for step in range(4)]
+    told = [plot[plot.index("aria-label=") :][:60] for plot in courses("pretrain", rows)]
+    assert ["Gradient norm" in told[0], "Tokens per second" in told[1]] == [True, True]
+    assert "MFU" in courses("pretrain", [row | {"mfu": 0.4} for row in rows])[1]
+    assert courses("pretrain", [{"step": 0.0, "loss": 1.0}]) == []

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.report import delivery, headline, load, plots, predicted, provenance, scaling, tables
+from flows.report.courses import courses
 from flows.report.load import Lifecycle
 from flows.report.page import environment, save
 from tasks.ledger import report
@@ -78,6 +79,7 @@ def _loss(life: Lifecycle, stage: str) -> dict[str, Any]:
     return {
         "stage": stage,
         "plot": plots.loss(stage, rows),
+        "courses": courses(stage, rows),
         "window": plots.window_of(rows),
         "rows": rows,
         "best": best,

@@ -29,12 +29,12 @@ def decimated(rows: Sequence[Row], most: int = MOST) -> list[Row]:
     return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
 
 
-def smoothed(rows: Sequence[Row], window: int) -> list[Row]:
-    """Losses averaged over `window` rows about each."""
-    sums, half, count = [0.0, *accumulate(row["loss"] for row in rows)], window // 2, len(rows)
+def smoothed(rows: Sequence[Row], window: int, column: str = "loss") -> list[Row]:
+    """A column averaged over `window` rows about each."""
+    sums, half, count = [0.0, *accumulate(row[column] for row in rows)], window // 2, len(rows)
     spans = ((max(0, i - half), min(count, i + half + 1)) for i in range(count))
     means = ((sums[end] - sums[start]) / (end - start) for start, end in spans)
-    return [{"step": row["step"], "loss": mean} for row, mean in zip(rows, means, strict=True)]
+    return [{"step": row["step"], column: mean} for row, mean in zip(rows, means, strict=True)]
 
 
 def window_of(rows: Sequence[Row]) -> int:

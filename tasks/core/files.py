@@ -1,7 +1,8 @@
-"""YAML files as plain values."""
+"""Files: YAML as plain values, and writing so that a kill or a power cut leaves the old or the new."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +29,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping, found {type(values).__name__}")
     return values
+
+
+def sync(path: Path) -> None:
+    """Let what was written to a file, or the names in a folder, reach the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Put `text` at `path`: once this returns it is on the disk, and nobody ever finds half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    sync(temporary)
+    os.replace(temporary, path)
+    sync(path.parent)

@@ -19,9 +19,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Row = dict[str, float | str]
+"""A row of a history, or what stands beside a progress bar: name -> figure, "" where nothing could be read."""
+
 
 def _nothing_is_spent(_flops: float) -> str:
     return ""
+
+
+def _nothing_is_known() -> Row:
+    return {}
 
 
 @dataclass
@@ -36,6 +43,8 @@ class Job:
         bandwidth_bytes_per_second: of the memory of the device models run on, for MBU; None: not measured.
         host_bandwidth_bytes_per_second: of the host's memory, where engines run that know no accelerator.
         flops: what training has computed so far, all attempts together; `over_budget` is asked with it in between.
+        spent: memory_bytes, energy_joules and dollars when `over_budget` was last asked; the same names every time.
+        left: share of the scarcest limit of `budget:` that was left then, by its name; {} without a limit.
     """
 
     stage: str
@@ -45,6 +54,8 @@ class Job:
     bandwidth_bytes_per_second: float | None = None
     host_bandwidth_bytes_per_second: float | None = None
     flops: float = 0.0
+    spent: Callable[[], Row] = _nothing_is_known
+    left: Callable[[], Row] = _nothing_is_known
 
     def stop_if_over_budget(self, done: str, kept: str = "checkpoints and finished stages are kept") -> None:
         """Stop here if a resource of `budget:` has run out. Called between two pieces of work, never inside one.
@@ -116,22 +127,39 @@ class Progress(AbstractContextManager["Progress"]):
         self.job, self.total, self.done, self.unit = job, total, initial, unit
         self.bar: tqdm[Any] | None = None
         self.said = time.monotonic()
+        self._began, self._made = self.said, 0
         if sys.stderr.isatty():
             from tqdm import tqdm
 
             self.bar = tqdm(total=total, initial=initial, unit=unit, desc=job.stage, dynamic_ncols=True, leave=False)
 
-    def advance(self, count: int = 1, **values: float) -> None:
-        """Move on by `count`, showing `values` beside the bar."""
+    def advance(self, count: int = 1, /, **values: float | str) -> None:
+        """Move on by `count` (below 0: back), showing `values` beside the bar."""
         self.done += count
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self._made += max(0, count)
         if self.bar is not None:
-            self.bar.set_postfix_str(shown, refresh=False)
+            self.bar.set_postfix_str(_beside(values), refresh=False)
             self.bar.update(count)
         elif time.monotonic() - self.said >= self.EVERY:
             self.said = time.monotonic()
-            self.job.say(f"{self.unit} {self.done} of {self.total}" + (f", {shown}" if shown else ""))
+            told = [f"{self.unit} {self.done} of {self.total}", _beside(values), self._time_left()]
+            self.job.say(", ".join(part for part in told if part))
+
+    def _time_left(self) -> str:
+        """At the pace of this attempt so far, evaluations and repeated steps included; tqdm says it on its own."""
+        if not self._made or self.done >= self.total:
+            return ""
+        seconds = (time.monotonic() - self._began) / self._made * (self.total - self.done)
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02} left"
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+def _beside(values: Row) -> str:
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else format(value, '.4g')}" for name, value in values.items()
+    )

@@ -1,17 +1,14 @@
-"""The budget: refuses what is predicted to exceed it, and stops what does exceed it while it runs."""
+"""The budget: refuses what is predicted to exceed it (`tasks.ledger.watch` stops what does exceed it while it runs)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from tasks.core.errors import OverBudget, UserError
-from tasks.core.measure import Metrics, Value, measured, missing
-from tasks.ledger import Budget, Prices
-from tasks.ledger.meter import Meter, Spent
-from tasks.ledger.report import priced
+from tasks.core.measure import Metrics
+from tasks.ledger import Budget
 
 METRIC_OF = {
     "seconds": "wall_seconds",
@@ -89,7 +86,7 @@ def excesses(plan: Mapping[str, Metrics], budget: Budget, spent: Mapping[str, Me
     """The limits that `plan`, after what was `spent`, is predicted to exceed. What can't be predicted isn't counted."""
     found = []
     for resource, limit in limits(budget).items():
-        ahead, before = _amounts(plan, resource), _amounts(spent or {}, resource)
+        ahead, before = amounts(plan, resource), amounts(spent or {}, resource)
         taken = total(resource, plan, spent)
         if taken is not None and taken > limit:
             dearest = max(ahead.items(), key=lambda item: item[1])
@@ -100,12 +97,12 @@ def excesses(plan: Mapping[str, Metrics], budget: Budget, spent: Mapping[str, Me
 
 def total(resource: str, plan: Mapping[str, Metrics], spent: Mapping[str, Metrics] | None = None) -> float | None:
     """What `plan` takes of a resource with what was spent (memory: the largest peak ahead); None: nothing is known."""
-    ahead = _amounts(plan, resource)
+    ahead = amounts(plan, resource)
     if not ahead:
         return None
     if resource == "memory_bytes":
         return max(ahead.values())
-    return sum({**_amounts(spent or {}, resource), **ahead}.values())
+    return sum({**amounts(spent or {}, resource), **ahead}.values())
 
 
 def refuse(
@@ -133,7 +130,7 @@ def refuse(
     raise OverBudget("\n".join(map(str, found)), f"raise {raised}{otherwise}")
 
 
-def _amounts(metrics: Mapping[str, Metrics], resource: str) -> dict[str, float]:
+def amounts(metrics: Mapping[str, Metrics], resource: str) -> dict[str, float]:
     """Stage -> amount of a resource, where it is known."""
     name = METRIC_OF[resource]
     values = {stage: entries[name].value for stage, entries in metrics.items() if name in entries}
@@ -157,67 +154,6 @@ def _ceiling(value: float) -> str:
     """`value` rounded up to three digits, so that a limit of that much really suffices."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 2) if value > 0 else 1.0
     return f"{(math.floor(value / unit) + 1) * unit:.4g}"
-
-
-@dataclass
-class Watch:
-    """Looks after the budget while a stage runs: `Job.over_budget`.
-
-    Attributes:
-        budget: the limits.
-        before: metrics of the finished upstream stages, priced.
-        meter: the running stage's meter, earlier attempts included.
-        prices: what energy and time cost.
-        spent_path: where every check leaves what was spent (`Meter.save`), for the attempt after a kill.
-    """
-
-    budget: Budget
-    before: Mapping[str, Metrics]
-    meter: Meter
-    prices: Prices
-    spent_path: Path | None = None
-    _limits: dict[str, float] = field(init=False)
-    _used: dict[str, float] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._limits = limits(self.budget)
-        self._used = {name: sum(_amounts(self.before, name).values()) for name in METRIC_OF}
-        self._used["memory_bytes"] = 0.0
-
-    def __call__(self, flops: float) -> str:
-        """The sentence that says which resource ran out, or "".
-
-        Args:
-            flops: what this stage has computed so far, all attempts together.
-        """
-        if self.spent_path is not None:
-            self.meter.save(self.spent_path)
-        if not self._limits:
-            return ""
-        now = priced(_as_metrics(self.meter.spent(), flops), self.prices)
-        for resource, limit in self._limits.items():
-            value = now[METRIC_OF[resource]].value if METRIC_OF[resource] in now else None
-            used = self._used[resource] + float(value or 0.0)
-            if used > limit:
-                return f"budget.{resource} is used up: {amount(resource, used)} of {amount(resource, limit)}"
-        return ""
-
-
-def _as_metrics(spent: Spent, flops: float) -> Metrics:
-    """What has been spent as the ledger would write it."""
-    joules = {"energy_joules/cpu": spent.cpu_joules, "energy_joules/gpu": spent.gpu_joules}
-    entries: dict[str, float | None] = {
-        "wall_seconds": spent.wall,
-        "cpu_seconds": spent.cpu,
-        "flops": flops,
-        "peak_memory_bytes": spent.peak_memory,
-        **joules,
-    }
-    return {name: _value(amount) for name, amount in entries.items()}
-
-
-def _value(amount: float | None) -> Value:
-    return missing("no meter") if amount is None else measured(amount)
 
 
 def check_memory(

@@ -1,19 +1,25 @@
-"""Checkpoints to resume from: trainable weights, optimizer state and progress, atomic, safetensors only."""
+"""Checkpoints to go on from and back to: written in the background, atomic, safetensors and JSON only."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from tasks.core.errors import UserError
+from tasks.core.files import sync
 from tasks.core.job import Job
-from tasks.training.balance import balancing_state
+from tasks.training.state import optimizer_tensors
+from tasks.training.world import World
 
-KEEP = 2
+Written = tuple[str, dict[str, Any], dict[str, Any]]
+"""A checkpoint: its `progress.json`, weights by name, optimizer state by "index.name"."""
 
 
 @dataclass
@@ -22,7 +28,7 @@ class Progress:
 
     Attributes:
         step: optimizer steps done.
-        tokens, flops, seconds: spent in those steps, over all attempts.
+        tokens, flops, seconds: spent in those steps; what a kill or a roll-back threw away is not in them.
         recent: losses of the last steps.
     """
 
@@ -33,33 +39,140 @@ class Progress:
     recent: list[float] = field(default_factory=list)
 
 
+class Keeper(AbstractContextManager["Keeper"]):
+    """The checkpoints of one run. At its end, and wherever it stops, the one being written is waited for.
+
+    A checkpoint is a copy made between two steps; a thread writes it while training goes on, one at a time. Its folder
+    appears under its name when every byte is on the disk, so whatever is found under such a name is whole.
+
+    Args:
+        job: whose folder they lie in, and whose key they carry.
+        world: the workers; only the main one writes and reads.
+        graph, optimizer, gradient: what is kept.
+        keep: how many; older ones are removed.
+    """
+
+    def __init__(self, job: Job, world: World, graph: Any, optimizer: Any, gradient: Any, keep: int) -> None:
+        self.job, self.world, self.keep = job, world, keep
+        self.graph, self.optimizer, self.gradient = graph, optimizer, gradient
+        self._writing: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def save(self, progress: Progress) -> None:
+        """Copy the state of this very moment and begin to write it; the one before is finished first.
+
+        Raises:
+            Exception: whatever kept the one before from being written.
+        """
+        self.wait()
+        target = self.job.work / _name(progress.step)
+        if self.world.size == 1 and target.exists():
+            return
+        weights, state = self.world.snapshot(self.graph, self.optimizer)
+        if not self.world.is_main or target.exists():
+            return
+        told = {"key": self.job.work.name, "groups": _groups(self.optimizer), "gradient": self.gradient.state()}
+        text = json.dumps(asdict(progress) | told)
+        self._writing = threading.Thread(target=self._write, args=(target, (text, weights, state)), name="checkpoint")
+        self._writing.start()
+
+    def check(self) -> None:
+        """Say now, between two steps, what went wrong in the background.
+
+        Raises:
+            Exception: whatever kept a checkpoint from being written; the ones before it are untouched.
+        """
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def wait(self) -> None:
+        """Let the checkpoint that is being written reach the disk.
+
+        Raises:
+            Exception: as `check`.
+        """
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+        self.check()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.wait()
+        except Exception as unwritten:
+            if kind is None:
+                raise
+            self.job.say(f"the checkpoint begun last could not be written: {unwritten}")
+
+    def _write(self, target: Path, made: Written) -> None:
+        """The thread: nothing it does touches what is being trained."""
+        unfinished = self.job.work / "checkpoint.tmp"
+        try:
+            _fill(unfinished, made)
+            os.replace(unfinished, target)
+            sync(self.job.work)
+            for old in _found(self.job.work)[self.keep :]:
+                shutil.rmtree(old)
+        except Exception as error:
+            shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk this makes room again
+            self._error = error
+
+    def restore(self, back: bool = False) -> Progress:
+        """Go to the newest checkpoint that can be read and has the job's key; rows after it leave the history.
+
+        Args:
+            back: from a later step; else, where there is no checkpoint, this is the beginning.
+
+        Raises:
+            UserError: there is no checkpoint to go back to.
+        """
+        self.wait()
+        text, weights, state = self._newest() if self.world.is_main else ("", {}, {})
+        text = self.world.agreed(text)
+        if not text and back:
+            raise UserError(f"{self.job.stage}: no checkpoint is left to go back to", "run again: it starts anew")
+        progress = Progress()
+        if text:
+            told = json.loads(text)
+            for group, kept in zip(self.optimizer.param_groups, told.pop("groups"), strict=True):
+                group.update(kept)
+            self.world.load(self.graph, self.optimizer, weights, state)
+            self.gradient.load(told.pop("gradient"))
+            del told["key"]
+            progress = Progress(**told)
+        if self.world.is_main:
+            self.job.rewind(progress.step)
+        return progress
+
+    def _newest(self) -> Written:
+        """The newest checkpoint that can be read and is this job's; ("", {}, {}) where there is none."""
+        for folder in _found(self.job.work):
+            try:
+                made = _read(folder)
+                key = json.loads(made[0])["key"]
+            except Exception as error:
+                self.job.say(f"{folder.name} is damaged ({error}); going back to the one before")
+                shutil.rmtree(folder)
+                continue
+            if key == self.job.work.name:
+                return made
+            aside = folder.with_name(f"refused-{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(folder, aside)
+            self.job.say(f"{folder.name} is of other parameters, inputs or code (key {key}); kept as {aside.name}")
+        return "", {}, {}
+
+
+def optimizer_bytes(optimizer: Any) -> int:
+    """Bytes of the optimizer's state."""
+    return sum(value.numel() * value.element_size() for value in optimizer_tensors(optimizer).values())
+
+
 def _name(step: int) -> str:
     return f"checkpoint-{step:08d}"
-
-
-def save(job: Job, graph: Any, optimizer: Any, progress: Progress) -> None:
-    """Write a checkpoint of what a `Graph` trains; it appears whole or not at all, and the last `KEEP` stay."""
-    from safetensors.torch import save_file
-
-    target = job.work / _name(progress.step)
-    if target.exists():
-        return
-    unfinished = job.work / "checkpoint.tmp"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    weights = {name: parameter.detach().contiguous() for name, parameter in graph.trained()}
-    weights |= balancing_state(graph.model)
-    save_file(weights, unfinished / "weights.safetensors")
-    save_file(_optimizer_tensors(optimizer), unfinished / "optimizer.safetensors")
-    (unfinished / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
-    os.replace(unfinished, target)
-    for old in _found(job.work)[KEEP:]:
-        shutil.rmtree(old)
-
-
-def _optimizer_tensors(optimizer: Any) -> dict[str, Any]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value.contiguous() for index, row in state.items() for name, value in row.items()}
 
 
 def _found(work: Path) -> list[Path]:
@@ -67,50 +180,28 @@ def _found(work: Path) -> list[Path]:
     return sorted(work.glob("checkpoint-*"), reverse=True)
 
 
-def restore(job: Job, graph: Any, optimizer: Any) -> Progress:
-    """Load the newest readable checkpoint into a `Graph` and its optimizer; from the start if there is none."""
-    for folder in _found(job.work):
-        try:
-            weights, state, progress = _read(folder)
-        except Exception as error:
-            job.say(f"{folder.name} is damaged ({error}); going back to the one before")
-            shutil.rmtree(folder)
-            continue
-        _load(graph, weights)
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-        job.rewind(progress.step)
-        job.say(f"goes on from step {progress.step}")
-        return progress
-    job.rewind(0)
-    return Progress()
+def _groups(optimizer: Any) -> list[dict[str, Any]]:
+    """Plain values of each parameter group: some optimizers count steps and sum weights there."""
+    plain = (bool, int, float, str)
+    return [{name: v for name, v in group.items() if isinstance(v, plain)} for group in optimizer.param_groups]
 
 
-def _load(graph: Any, weights: dict[str, Any]) -> None:
-    import torch
+def _fill(folder: Path, made: Written) -> None:
+    from safetensors.torch import save_file
 
-    places = dict(graph.trained()) | balancing_state(graph.model)
-    with torch.no_grad():
-        for name, value in weights.items():
-            places[name].copy_(value)
+    text, weights, state = made
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    save_file(weights, folder / "weights.safetensors")
+    save_file(state, folder / "optimizer.safetensors")
+    (folder / "progress.json").write_text(text, encoding="utf-8")
+    for file in sorted(folder.iterdir()):
+        sync(file)
+    sync(folder)
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[int, dict[str, Any]], Progress]:
+def _read(folder: Path) -> Written:
     from safetensors.torch import load_file
 
-    weights = load_file(folder / "weights.safetensors")
-    state: dict[int, dict[str, Any]] = {}
-    for index, name, value in _split(load_file(folder / "optimizer.safetensors")):
-        state.setdefault(index, {})[name] = value
-    return weights, state, Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
-
-
-def _split(tensors: dict[str, Any]) -> Iterator[tuple[int, str, Any]]:
-    for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        yield int(index), name, value
-
-
-def optimizer_bytes(optimizer: Any) -> int:
-    """Bytes of the optimizer's state."""
-    return sum(value.numel() * value.element_size() for value in _optimizer_tensors(optimizer).values())
+    text = (folder / "progress.json").read_text(encoding="utf-8")
+    return text, load_file(folder / "weights.safetensors"), load_file(folder / "optimizer.safetensors")

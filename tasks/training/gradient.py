@@ -70,3 +70,10 @@ class Gradient:
         if self.moving is not None:
             return float(self.moving.grad_norm)
         return self.world.clip(self.trained, self.settings.max_grad_norm)
+
+    def state(self) -> dict[str, float]:
+        """What the gradients of later steps hang on beside weights and data (a loss scale); a checkpoint keeps it."""
+        return {}
+
+    def load(self, state: dict[str, float]) -> None:
+        """Put back what `state` gave."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
 
-from tasks.core.errors import Diverged, OverBudget
-from tasks.core.job import Job
+from tasks.core.errors import OverBudget
+from tasks.core.job import Job, Row
 from tasks.core.measure import Metrics, Value, counted, measured, missing
 from tasks.models.chat import IGNORED
 from tasks.training import checkpoint
@@ -16,8 +15,13 @@ from tasks.training.balance import BiasBalance
 from tasks.training.batch import Batch
 from tasks.training.flops import Flops
 from tasks.training.gradient import OUTSIDE, Gradient
-from tasks.training.settings import Settings
+from tasks.training.guard import Guard, Spike, Tally
+from tasks.training.settings import WINDOW, Settings
+from tasks.training.watching import shown
 from tasks.training.world import World
+
+LAST = 20
+"""Steps whose mean loss is the ledger's `train_loss`."""
 
 
 class Loop:
@@ -25,7 +29,8 @@ class Loop:
 
     Args:
         model: its parameters with `requires_grad` are trained.
-        batch: the batch of a step, whole; the same for the same step, so that a resumed run sees the same data.
+        batch: the batch of a number, whole; the same for the same number, so that a resumed run sees the same data. Step
+            and number are the same until a batch is skipped.
         settings: of the run.
         job: what the shell lends.
         validate: the validation loss of the model as it is, or None.
@@ -55,28 +60,40 @@ class Loop:
         )
         self.balance = BiasBalance(model)
         self.progress = checkpoint.Progress()
+        keep = settings.keep_checkpoints
+        self.keeper = checkpoint.Keeper(job, self.world, self.graph, self.optimizer, self.gradient, keep)
+        self.guard, self.tally = Guard(settings.spikes, job, self.world), Tally(job.work / "steps.done")
 
     def run(self) -> Metrics:
         """Train to the last step and say what it took.
 
         Raises:
-            Diverged: a loss or gradient that is not a number; the last checkpoint is kept.
+            Diverged: losses or gradients went wrong more often than `spikes.max_skipped`; the last checkpoint is kept.
             OverBudget: a resource ran out; a checkpoint of this very step is kept.
         """
-        self.progress = checkpoint.restore(self.job, self.graph, self.optimizer)
-        self.job.flops = self.progress.flops
-        self._stand("train")
-        flops = self._count_flops()
-        with self.job.progress(self.settings.steps, self.progress.step) as bar:
-            while self.progress.step < self.settings.steps:
-                row = self._step(flops)
-                bar.advance(1, loss=row["loss"], tokens_per_second=row["tokens_per_second"])
-                self._record(row)
-                self._stop_if_over_budget()
-                if self.progress.step % self.settings.checkpoint_every == 0:
-                    self._save()
-        if self.progress.step:  # whatever stops the evaluation that follows, the training is kept
-            self._save()
+        with self.keeper:
+            self._begin()
+            self._stand("train")
+            flops = self._count_flops()
+            with self.job.progress(self.settings.steps, self.progress.step) as bar:
+                while self.progress.step < self.settings.steps:
+                    before = self.progress.step
+                    try:
+                        row = self._step(flops)
+                    except Spike as spike:
+                        self._go_back(spike)
+                        bar.advance(self.progress.step - before)
+                        continue
+                    self.keeper.check()
+                    reason = self._look()
+                    row |= self.job.spent()
+                    self._record(row)
+                    bar.advance(1, **shown(row), **self.job.left())
+                    self._stop(reason)
+                    if self.progress.step % self.settings.checkpoint_every == 0:
+                        self.keeper.save(self.progress)
+            if self.progress.step:  # whatever stops the evaluation that follows, the training is kept
+                self.keeper.save(self.progress)
         self._stand("eval")
         return self._metrics()
 
@@ -86,8 +103,22 @@ class Loop:
         if self.settings.optimizer.schedule_free:
             getattr(self.optimizer, mode)()
 
-    def _save(self) -> None:
-        checkpoint.save(self.job, self.graph, self.optimizer, self.progress)
+    def _begin(self) -> None:
+        """Go on from a checkpoint, or make the one that every later step can go back to."""
+        self.progress = self.keeper.restore()
+        self.job.flops = self.progress.flops
+        if self.progress.step:
+            self.job.say(f"goes on from step {self.progress.step}")
+        else:
+            self.keeper.save(self.progress)
+
+    def _go_back(self, spike: Spike) -> None:
+        """To the last checkpoint, never to see this step's batch again."""
+        stage, settings = self.job.stage, self.settings
+        mend = f"lower {stage}.learning_rate (now {settings.learning_rate}) or raise the warm-up; the last checkpoint is kept"
+        self.guard.skip(self.progress.step, spike, mend)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.progress = self.keeper.restore(back=True)
 
     def _count_flops(self) -> Flops:
         batch = Batch.of(self.batch(0)).rows(0, 1)
@@ -102,7 +133,7 @@ class Loop:
 
         return Flops(one_sequence, self.objective.ahead)
 
-    def _step(self, flops: Flops) -> dict[str, float]:
+    def _step(self, flops: Flops) -> Row:
         import torch
 
         started, step, settings = time.perf_counter(), self.progress.step, self.settings
@@ -110,53 +141,52 @@ class Loop:
         rate = settings.learning_rate * settings.schedule.ratio(step, settings.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        batch = Batch.of(self.batch(step))
+        batch = Batch.of(self.batch(self.guard.batch_of(step)))
         with self.balance.watching():
             learned = self.gradient.compute(batch)
         outside = learned.pop(OUTSIDE, 0.0)
-        self._refuse_divergence(learned)
+        self.guard.judge(learned["loss"], learned["grad_norm"], self.progress.recent)
         self.optimizer.step()
         self.balance.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.world.after_step(step + 1, settings.steps)
         seconds = time.perf_counter() - started
-        self.progress.step += 1
-        self.progress.tokens += batch.inputs.numel()
-        self.progress.flops += flops.of(batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled) + outside
-        self.progress.seconds += seconds
-        self.progress.recent = [*self.progress.recent[-19:], learned["loss"]]
+        work = flops.of(batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled)
+        done, most, peak = self.progress, max(WINDOW, settings.spikes.window), self._peak()
+        done.step += 1
+        done.tokens += batch.inputs.numel()
+        done.flops += work + outside
+        done.seconds += seconds
+        done.recent = [*done.recent[1 - most :], learned["loss"]] if most > 1 else [learned["loss"]]
         return {
             "step": step,
             **learned,
             "learning_rate": rate,
             "tokens_per_second": batch.inputs.numel() / seconds,
-            "seconds": self.progress.seconds,
+            "mfu": work / seconds / peak if peak else "",
+            "seconds": done.seconds,
         }
 
-    def _refuse_divergence(self, learned: dict[str, float]) -> None:
-        value, norm, settings = learned["loss"], learned["grad_norm"], self.settings
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise Diverged(
-                f"{self.job.stage}: the loss at step {self.progress.step} is not a number "
-                f"(loss {value}, gradient norm {norm})",
-                f"lower {self.job.stage}.learning_rate (now {settings.learning_rate}) or raise the warm-up; "
-                "the last checkpoint is kept",
-            )
-
-    def _record(self, row: dict[str, float]) -> None:
+    def _record(self, row: Row) -> None:
         due = self.settings.eval_every and self.progress.step % self.settings.eval_every == 0
         loss: float | str = ""
         if self.validate and due:
             self._stand("eval")
             loss = self.validate()
             self._stand("train")
-        self.job.record(**row, validation_loss=loss)
+        if self.world.is_main:
+            self.tally.add()
+            self.job.record(**row, validation_loss=loss)
 
-    def _stop_if_over_budget(self) -> None:
+    def _look(self) -> str:
+        """Which resource of the budget ran out, or ""."""
         self.job.flops = self.progress.flops
-        reason = self.job.over_budget(self.progress.flops)
+        return self.world.agreed(self.job.over_budget(self.progress.flops) if self.world.is_main else "")
+
+    def _stop(self, reason: str) -> None:
         if reason and self.progress.step < self.settings.steps:
-            self._save()
+            self.keeper.save(self.progress)
+            self.keeper.wait()
             raise OverBudget(
                 f"{self.job.stage}: stopped after step {self.progress.step} of {self.settings.steps}: {reason}",
                 "a checkpoint is kept: raise the budget and run again, and it goes on from there",
@@ -166,10 +196,13 @@ class Loop:
         outside = " + the teacher's wherever it was asked" if self.objective.outside else ""
         return f"operators of one sequence x sequences{outside}"
 
+    def _peak(self) -> float | None:
+        """The machine's measured rate of matrix products in the arithmetic of the run, FLOP/s."""
+        return self.job.gemm_flops_per_second.get("bfloat16" if self.settings.precision == "bf16" else "float32")
+
     def _metrics(self) -> Metrics:
-        done = self.progress
-        rate = done.flops / done.seconds
-        peak = self.job.gemm_flops_per_second.get("bfloat16" if self.settings.precision == "bf16" else "float32")
+        done, peak, skipped = self.progress, self._peak(), sorted(self.guard.skipped)
+        rate, last = done.flops / done.seconds, done.recent[-LAST:]
         trainable = sum(p.numel() for _, p in self.graph.trained())
         mfu: Value = missing("the machine's matrix-product rate was not measured")
         if peak:
@@ -183,7 +216,9 @@ class Loop:
             "flops_per_second": measured(rate),
             "mfu": mfu,
             "optimizer_bytes": counted(checkpoint.optimizer_bytes(self.optimizer)),
-            "train_loss": measured(sum(done.recent) / len(done.recent), f"mean of the last {len(done.recent)} steps"),
+            "train_loss": measured(sum(last) / len(last), f"mean of the last {len(last)} steps"),
+            "skipped_batches": counted(len(skipped), f"numbers {', '.join(map(str, skipped))}" if skipped else ""),
+            "repeated_steps": counted(self.tally.beyond(done.step), "steps done beside those that count"),
             **self.objective.metrics(),
             **self.world.metrics(),
         }

@@ -11,7 +11,7 @@ class Spikes(Section):
     """What is done about a loss that is no number or far above its neighbours: back to the last checkpoint, without the batch."""
 
     deviations: float | None = Field(default=8.0, gt=0)
-    """A loss this many standard deviations above the mean of the last `window` is a spike; null: only what is no number."""
+    """A loss this many standard deviations above the mean of the last `window` is a spike (a deviation counts as at least 1% of the mean); null: only what is no number."""
     window: PositiveInt = 50
     """Steps whose losses are its neighbours; before there are that many, only what is no number is a spike."""
     max_skipped: NonNegativeInt = 3

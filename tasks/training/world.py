@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.core.measure import Metrics, counted
 from tasks.training.batch import Batch
+from tasks.training.state import graph_tensors, host_copy, load_graph, load_optimizer, optimizer_tensors
 
 
 class World:
@@ -64,9 +65,21 @@ class World:
     def after_step(self, step: int, steps: int) -> None:
         """Told after every optimizer step, `step` of them done (local SGD meets here)."""
 
-    def weights(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        """Whole tensors of (possibly sharded) `tensors`, on the main worker."""
-        return tensors
+    def snapshot(self, graph: Any, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Whole copies, in the main worker's host memory, of weights by name and optimizer state by "index.name".
+
+        Every worker calls it; what it gives to others than the main one is not used.
+        """
+        weights, state = graph_tensors(graph), optimizer_tensors(optimizer)
+        return (
+            {name: host_copy(value) for name, value in weights.items()},
+            {name: host_copy(value) for name, value in state.items()},
+        )
+
+    def load(self, graph: Any, optimizer: Any, weights: dict[str, Any], state: dict[str, Any]) -> None:
+        """Put back what `snapshot` gave. Every worker calls it; others than the main one pass nothing."""
+        load_graph(graph, weights)
+        load_optimizer(optimizer, state)
 
     def metrics(self) -> Metrics:
         """What crossed the network."""
