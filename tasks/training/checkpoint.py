@@ -12,6 +12,7 @@ from typing import Any
 
 from tasks.core.job import Job
 from tasks.training.balance import balancing_state
+from tasks.training.world import World
 
 KEEP = 2
 
@@ -37,29 +38,37 @@ def _name(step: int) -> str:
     return f"checkpoint-{step:08d}"
 
 
-def save(job: Job, graph: Any, optimizer: Any, progress: Progress) -> None:
-    """Write a checkpoint of what a `Graph` trains; it appears whole or not at all, and the last `KEEP` stay."""
+def save(job: Job, graph: Any, optimizer: Any, progress: Progress, world: World) -> None:
+    """Write a checkpoint of what a `Graph` trains; it appears whole or not at all, and the last `KEEP` stay.
+
+    All workers give their part, the main one writes.
+    """
     from safetensors.torch import save_file
 
     target = job.work / _name(progress.step)
-    if target.exists():
+    if world.agreed("kept" if target.exists() else ""):
+        return
+    trained = world.weights({name: parameter.detach() for name, parameter in graph.trained()})
+    state, beside = _optimizer_tensors(world.optimizer_state(optimizer)), world.state()
+    if not world.is_main:
         return
     unfinished = job.work / "checkpoint.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    weights = {name: parameter.detach().contiguous() for name, parameter in graph.trained()}
+    weights = {name: tensor.contiguous() for name, tensor in trained.items()}
     weights |= balancing_state(graph.model)
     save_file(weights, unfinished / "weights.safetensors")
-    save_file(_optimizer_tensors(optimizer), unfinished / "optimizer.safetensors")
+    save_file(state, unfinished / "optimizer.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in beside.items()}, unfinished / "world.safetensors")
     (unfinished / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
     os.replace(unfinished, target)
     for old in _found(job.work)[KEEP:]:
         shutil.rmtree(old)
 
 
-def _optimizer_tensors(optimizer: Any) -> dict[str, Any]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value.contiguous() for index, row in state.items() for name, value in row.items()}
+def _optimizer_tensors(whole: dict[str, Any]) -> dict[str, Any]:
+    rows = whole["state"].items()
+    return {f"{index}.{name}": value.contiguous() for index, row in rows for name, value in row.items()}
 
 
 def _found(work: Path) -> list[Path]:
@@ -67,18 +76,19 @@ def _found(work: Path) -> list[Path]:
     return sorted(work.glob("checkpoint-*"), reverse=True)
 
 
-def restore(job: Job, graph: Any, optimizer: Any) -> Progress:
+def restore(job: Job, graph: Any, optimizer: Any, world: World) -> Progress:
     """Load the newest readable checkpoint into a `Graph` and its optimizer; from the start if there is none."""
     for folder in _found(job.work):
         try:
-            weights, state, progress = _read(folder)
+            weights, state, beside, progress = _read(folder)
         except Exception as error:
             job.say(f"{folder.name} is damaged ({error}); going back to the one before")
             shutil.rmtree(folder)
             continue
-        _load(graph, weights)
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        world.load_weights(dict(graph.trained()) | balancing_state(graph.model), weights)
+        world.load_optimizer(optimizer, state)
+        if beside:
+            world.load_state(beside)
         job.rewind(progress.step)
         job.say(f"goes on from step {progress.step}")
         return progress
@@ -86,31 +96,18 @@ def restore(job: Job, graph: Any, optimizer: Any) -> Progress:
     return Progress()
 
 
-def _load(graph: Any, weights: dict[str, Any]) -> None:
-    import torch
-
-    places = dict(graph.trained()) | balancing_state(graph.model)
-    with torch.no_grad():
-        for name, value in weights.items():
-            places[name].copy_(value)
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], dict[int, dict[str, Any]], Progress]:
+def _read(folder: Path) -> tuple[dict[str, Any], dict[int, dict[str, Any]], dict[str, Any], Progress]:
     from safetensors.torch import load_file
 
     weights = load_file(folder / "weights.safetensors")
     state: dict[int, dict[str, Any]] = {}
     for index, name, value in _split(load_file(folder / "optimizer.safetensors")):
         state.setdefault(index, {})[name] = value
-    return weights, state, Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
+    beside = load_file(folder / "world.safetensors")
+    return weights, state, beside, Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
 
 
 def _split(tensors: dict[str, Any]) -> Iterator[tuple[int, str, Any]]:
     for key, value in tensors.items():
         index, _, name = key.partition(".")
         yield int(index), name, value
-
-
-def optimizer_bytes(optimizer: Any) -> int:
-    """Bytes of the optimizer's state."""
-    return sum(value.numel() * value.element_size() for value in _optimizer_tensors(optimizer).values())

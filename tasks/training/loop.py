@@ -48,9 +48,9 @@ class Loop:
         self.graph = Graph(model, settings.objective.begin(model, job))
         self.module = self.world.wrap(self.graph)
         named = self.graph.trained()
-        self.optimizer = settings.optimizer.build(named, settings.learning_rate, settings.weight_decay)
+        self.optimizer = self.world.optimizer(settings.optimizer, named, settings.learning_rate, settings.weight_decay)
         self.gradient = Gradient(self.module, [p for _, p in named], settings, self.world)
-        self.balance = BiasBalance(model)
+        self.balance = BiasBalance(model, self.world.total_tensor)
         self.progress = checkpoint.Progress()
 
     def run(self) -> Metrics:
@@ -60,9 +60,12 @@ class Loop:
             Diverged: a loss or gradient that is not a number; the last checkpoint is kept.
             OverBudget: a resource ran out; a checkpoint of this very step is kept.
         """
-        self.progress = checkpoint.restore(self.job, self.graph, self.optimizer)
+        with self.world.main_first():
+            self.progress = checkpoint.restore(self.job, self.graph, self.optimizer, self.world)
         self.job.flops = self.progress.flops
-        self.model.train()
+        self.module.train()
+        if self.progress.step < self.settings.steps:
+            self.world.warm_up(self.module, Batch.of(self.batch(self.progress.step)))
         flops = self._count_flops()
         with self.job.progress(self.settings.steps, self.progress.step) as bar:
             while self.progress.step < self.settings.steps:
@@ -74,11 +77,11 @@ class Loop:
                     self._save()
         if self.progress.step:  # whatever stops the evaluation that follows, the training is kept
             self._save()
-        self.model.eval()
+        self.module.eval()
         return self._metrics()
 
     def _save(self) -> None:
-        checkpoint.save(self.job, self.graph, self.optimizer, self.progress)
+        checkpoint.save(self.job, self.graph, self.optimizer, self.progress, self.world)
 
     def _count_flops(self) -> Flops:
         batch = Batch.of(self.batch(0)).rows(0, 1)
@@ -87,8 +90,9 @@ class Loop:
             ids = batch.inputs.repeat(1, -(-length // batch.inputs.shape[1]))[:, :length]
             some = ids.clone()
             some[:, labelled:] = IGNORED
-            total, _ = self.graph(ids, some, {})
-            total.backward()
+            with self.world.aside(self.module):
+                total, _ = self.graph(ids, some, {})
+                total.backward()
             self.optimizer.zero_grad(set_to_none=True)
 
         return Flops(one_sequence)
@@ -136,12 +140,12 @@ class Loop:
     def _record(self, row: dict[str, float]) -> None:
         due = self.settings.eval_every and self.progress.step % self.settings.eval_every == 0
         loss = self.validate() if self.validate and due else ""
-        self.model.train()
+        self.module.train()
         self.job.record(**row, validation_loss=loss)
 
     def _stop_if_over_budget(self) -> None:
         self.job.flops = self.progress.flops
-        reason = self.job.over_budget(self.progress.flops)
+        reason = self.world.agreed(self.job.over_budget(self.progress.flops))
         if reason and self.progress.step < self.settings.steps:
             self._save()
             raise OverBudget(
@@ -165,7 +169,7 @@ class Loop:
             "tokens_per_second": measured(done.tokens / done.seconds),
             "flops_per_second": measured(rate),
             "mfu": mfu,
-            "optimizer_bytes": counted(checkpoint.optimizer_bytes(self.optimizer)),
+            "optimizer_bytes": counted(self.world.optimizer_bytes(self.optimizer)),
             "train_loss": measured(sum(done.recent) / len(done.recent), f"mean of the last {len(done.recent)} steps"),
             **self.world.metrics(),
         }

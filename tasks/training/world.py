@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from tasks.core.measure import Metrics, counted
+from tasks.optimizers.technique import Named, OptimizerTechnique
 from tasks.training.batch import Batch
 
 
@@ -30,6 +31,10 @@ class World:
         """What is called in the place of `graph`; gradients of calls through it are shared."""
         return graph
 
+    def optimizer(self, technique: OptimizerTechnique, named: Named, learning_rate: float, weight_decay: float) -> Any:
+        """The optimizer of what `wrap` has left of the parameters; arguments as `OptimizerTechnique.build` takes them."""
+        return technique.build(named, learning_rate, weight_decay)
+
     def share(self, batch: Batch) -> Batch:
         """This worker's rows of the whole step's batch."""
         return batch
@@ -47,6 +52,13 @@ class World:
         """Gradients are exchanged inside only if `last`: the earlier parts of a step only add up."""
         return nullcontext()
 
+    def warm_up(self, module: Any, batch: Batch) -> None:
+        """Told before the first step of an attempt, with a batch to try."""
+
+    def aside(self, module: Any) -> AbstractContextManager[object]:
+        """Passes inside belong to no step (FLOPs are counted by them): what they exchange isn't counted."""
+        return nullcontext()
+
     def clip(self, parameters: list[Any], max_norm: float) -> float:
         """Clip gradients to a global norm, and say what it was."""
         import torch
@@ -57,6 +69,10 @@ class World:
         """Sums over all workers."""
         return dict(values)
 
+    def total_tensor(self, tensor: Any) -> Any:
+        """The sum of a tensor over all workers."""
+        return tensor
+
     def agreed(self, reason: str) -> str:
         """The main worker's `reason`, for all."""
         return reason
@@ -64,9 +80,43 @@ class World:
     def after_step(self, step: int, steps: int) -> None:
         """Told after every optimizer step, `step` of them done (local SGD meets here)."""
 
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The main worker goes through the body before the others do."""
+        yield
+
     def weights(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        """Whole tensors of (possibly sharded) `tensors`, on the main worker."""
+        """Whole tensors of (possibly sharded) `tensors`, on the main worker; all must ask."""
         return tensors
+
+    def load_weights(self, places: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+        """Copy whole tensors into their (possibly sharded) places."""
+        import torch
+
+        with torch.no_grad():
+            for name, value in weights.items():
+                places[name].copy_(value)
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """Its `state_dict()` with whole tensors, on the main worker; all must ask."""
+        state: dict[str, Any] = optimizer.state_dict()
+        return state
+
+    def load_optimizer(self, optimizer: Any, state: dict[int, dict[str, Any]]) -> None:
+        """Give an optimizer back its state: whole tensors by number of the parameter and name."""
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+    def optimizer_bytes(self, optimizer: Any) -> int:
+        """Bytes of the optimizer's state on this worker."""
+        rows = optimizer.state.values()
+        return sum(value.nbytes for row in rows for value in row.values() if hasattr(value, "nbytes"))
+
+    def state(self) -> dict[str, Any]:
+        """Further tensors that a checkpoint needs, on the main worker; all must ask."""
+        return {}
+
+    def load_state(self, tensors: Mapping[str, Any]) -> None:
+        """Take back what `state` gave, of as many workers or another number."""
 
     def metrics(self) -> Metrics:
         """What crossed the network."""

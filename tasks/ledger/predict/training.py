@@ -15,7 +15,7 @@ from tasks.ledger.predict.quality import Kept, samples, scoring
 from tasks.ledger.predict.resident import memory_parts, peak
 from tasks.ledger.predict.steps import Steps
 from tasks.ledger.predict.subject import Subject
-from tasks.pretrain.run import VALIDATION_SEQUENCES
+from tasks.pretrain.training import VALIDATION_SEQUENCES
 
 
 def pretrain(about: Subject) -> Metrics:
