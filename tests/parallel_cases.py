@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ CASES: dict[str, dict[str, Any]] = {
 }
 """Name -> `pretrain.parallel`; `one` is a single process that trains on the whole batch."""
 
-PARTS = 2
-"""`gradient_accumulation_steps` of the cases that are named with it."""
+RUNS = {name: (name, 1) for name in CASES} | {f"{name}, in parts": (name, 2) for name in ("ddp", "zero2", "zero3")}
+"""What is run: case and `gradient_accumulation_steps`."""
+
+RESUMED = ("ddp", "zero1", "zero3", "powersgd", "diloco")
+"""Cases that are also interrupted after step 4 and go on from the checkpoint of step 3."""
 
 
 def batch(step: int) -> Batch:
@@ -44,26 +48,21 @@ def batch(step: int) -> Batch:
     return Batch(ids[:, :-1], labels)
 
 
-def trained(
-    world: World | None, work: Path, parts: int = 1, stop: int = STEPS, seen: Any = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train; weights on the main worker, and metrics with the losses.
+def trained(world: World, work: Path, parts: int = 1, stop: int = STEPS) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train; weights on the main worker, and metrics.
 
     Args:
         world: the workers.
         work: the folder for checkpoints: another call goes on from what is there.
         parts: gradient accumulation.
-        stop: step after which it is interrupted.
-        seen: told every step before it begins.
+        stop: step after which training is interrupted.
     """
-    import torch
-
     from tasks.models.load import new_model
+    from tasks.pretrain.worker import SilentJob
     from tasks.training.loop import Loop
     from tasks.training.schedule import Schedule
     from tasks.training.settings import Settings
 
-    world = world or World()
     work.mkdir(parents=True, exist_ok=True)
     settings = Settings(
         steps=STEPS,
@@ -82,13 +81,10 @@ def trained(
             raise KeyboardInterrupt
         return batch(step)
 
-    from tasks.pretrain.worker import SilentJob
-
     model = new_model(config(), seed=0)
     loop = Loop(model, watched, settings, (Job if world.is_main else SilentJob)("test", work), world=world)
     metrics = loop.run()
     weights = world.weights({name: parameter.detach() for name, parameter in loop.graph.trained()})
-    torch.manual_seed(0)
     return weights, {name: value.value for name, value in metrics.items()}
 
 
@@ -99,18 +95,23 @@ def main() -> None:
     from tasks.training.parallel import join
 
     folder = Path(sys.argv[1])
-    with join.joined(Parallel(nproc_per_node=2)) as world:
-        for name, changes in CASES.items():
-            for parts in (1, PARTS):
-                case = f"{name}-{parts}"
-                parallel = Parallel(nproc_per_node=world.size, **changes)
-                workers = None if name == "one" else join._kind(parallel)(parallel)
-                if name == "one" and not world.is_main:
-                    continue
-                weights, metrics = trained(workers, folder / case / "work", parts)
-                if world.is_main:
-                    save_file(weights, folder / case / "weights.safetensors")
-                    (folder / case / "metrics.json").write_text(json.dumps(metrics))
+    with join.joined(Parallel(nproc_per_node=2)) as everyone:
+        for case, (name, parts) in RUNS.items():
+            parallel = Parallel(nproc_per_node=everyone.size, **CASES[name])
+            if name == "one" and not everyone.is_main:
+                continue
+            new = World if name == "one" else lambda parallel=parallel: join.kind(parallel)(parallel)
+            place = folder / case
+            if name in RESUMED:
+                with suppress(KeyboardInterrupt):
+                    trained(new(), place / "resumed", parts, stop=4)
+                again, _ = trained(new(), place / "resumed", parts)
+            weights, metrics = trained(new(), place / "work", parts)
+            if everyone.is_main:
+                save_file(weights, place / "weights.safetensors")
+                if name in RESUMED:
+                    save_file(again, place / "resumed.safetensors")
+                (place / "metrics.json").write_text(json.dumps(metrics))
 
 
 if __name__ == "__main__":

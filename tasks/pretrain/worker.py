@@ -101,6 +101,7 @@ def _job(spec: dict[str, Any], world: World) -> Job:
 @contextmanager
 def _left_in_words(room: Room, rank: int) -> Iterator[None]:
     """Leave the stage what a person can mend; anything else ends this worker, and torchrun starts all again."""
+    found: dict[str, Any]
     try:
         yield
     except UserError as error:

@@ -23,12 +23,13 @@ def joined(parallel: Parallel) -> Iterator[World]:
     else:
         dist.init_process_group("gloo")
     try:
-        yield _kind(parallel)(parallel)
+        yield kind(parallel)(parallel)
     finally:
         dist.destroy_process_group()
 
 
-def _kind(parallel: Parallel) -> Any:
+def kind(parallel: Parallel) -> Any:
+    """The class of `World` for these parameters."""
     from tasks.training.parallel.local import LocalSteps
     from tasks.training.parallel.replicated import Replicated
     from tasks.training.parallel.sharded import Sharded

@@ -92,7 +92,8 @@ class LocalSteps(Replicated):
             for index, anchor in enumerate(self.anchors)
             if self.outer.state[anchor].get("momentum_buffer") is not None
         }
-        return self.gathered(own) | {f"anchor.{index}": anchor for index, anchor in enumerate(self.anchors)} | momenta
+        anchors = {f"anchor.{index}": anchor for index, anchor in enumerate(self.anchors)}
+        return self.gathered(own) | anchors | momenta | self.traffic.state()
 
     def _inner(self) -> Iterator[tuple[int, str, Any]]:
         for index, parameter in enumerate(self.trained):
@@ -104,6 +105,7 @@ class LocalSteps(Replicated):
         """As it was; a worker that wasn't there then begins where all met last, with the main worker's optimizer state."""
         import torch
 
+        self.traffic.load_state(tensors)
         own = self.mine(tensors)
         with torch.no_grad():
             for index, (anchor, parameter) in enumerate(zip(self.anchors, self.trained, strict=True)):

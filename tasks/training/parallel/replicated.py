@@ -142,19 +142,20 @@ class Replicated(World):
             dist.barrier()
 
     def state(self) -> dict[str, Any]:
-        """What the communication hook keeps, of every worker."""
-        return self.gathered(self.hook.state())
+        """What the communication hook keeps, of every worker, and what was counted."""
+        return self.gathered(self.hook.state()) | self.traffic.state()
 
     def load_state(self, tensors: Mapping[str, Any]) -> None:
         """This worker's part, if there was a worker of its number."""
         self.hook.load_state(self.mine(tensors))
+        self.traffic.load_state(tensors)
 
     def gathered(self, own: dict[str, Any]) -> dict[str, Any]:
         """Every worker's tensors on the main worker, named `RANK.NAME`; names and shapes are the same on all."""
         import torch
         import torch.distributed as dist
 
-        found = {}
+        found: dict[str, Any] = {}
         with self.traffic.of(CHECKPOINT):
             for name, tensor in own.items():
                 places = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_main else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from pathlib import Path
@@ -22,8 +22,11 @@ TIMES = {
 """Collective -> how often a worker sends (p - 1) / p of the whole tensor, in a ring, on the average of all workers:
 an all-reduce is a reduce-scatter and an all-gather (Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002)."""
 
-CONTROL, CHECKPOINT, ASIDE = "control", "checkpoint", "aside"
-"""Purposes beside training's own: what workers tell each other, gathering for checkpoints, what belongs to no step."""
+TRAINING, VALIDATION, CONTROL = "training", "validation", "control"
+"""Purposes: weights and gradients within steps, weights between steps, figures and words at any time."""
+
+CHECKPOINT, ASIDE = "checkpoint", "aside"
+"""Purposes that are no part of `communication_bytes`: gathering for checkpoints, what a run without counting would not do."""
 
 ORIGINAL: dict[str, Any] = {}
 """torch's own functions, once they are replaced."""
@@ -43,7 +46,7 @@ class Traffic:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.purpose = "training"
+        self.purpose = VALIDATION
         self.bytes: Counter[tuple[str, str]] = Counter()
         self.steps = 0
         self.kernel = 0
@@ -80,7 +83,7 @@ class Traffic:
 
     def control(self) -> AbstractContextManager[None]:
         """What is exchanged inside are words and figures, no weights and no gradients."""
-        return self.of(CONTROL if self.purpose == "training" else self.purpose)
+        return self.of(self.purpose if self.purpose in (CHECKPOINT, ASIDE) else CONTROL)
 
     def add(self, name: str, whole: int) -> None:
         """Count a collective that torch makes without those functions."""
@@ -88,10 +91,12 @@ class Traffic:
 
     def begin_step(self) -> None:
         """A step begins."""
+        self.purpose = TRAINING
         self._before = loopback_bytes()
 
     def end_step(self) -> None:
         """A step is over."""
+        self.purpose = VALIDATION
         self.steps += 1
         now = loopback_bytes()
         if now is not None and self._before is not None:
@@ -108,29 +113,44 @@ class Traffic:
         Args:
             local: whether all workers are on this machine and talk over its loopback interface.
         """
-        training = self.sent("training", CONTROL)
-        parts = ", ".join(f"{purpose} {name} {whole:.4g} B" for (purpose, name), whole in sorted(self.bytes.items()))
+        found = sorted((key, whole) for key, whole in self.bytes.items() if key[0] != ASIDE)
+        parts = ", ".join(f"{purpose} {name} {whole:.4g} B" for (purpose, name), whole in found)
         note = (
-            f"all {self.size} workers, {self.steps} steps; ring: all-reduce 2 (p-1)/p of a tensor, others (p-1)/p; tensors of "
-            f"one worker: {parts}; without checkpoints ({self.sent(CHECKPOINT) * self.size:.4g} B)"
+            f"{self.size} workers, {self.steps} steps; on the wire of a ring: all-reduce 2 (p-1)/p of a tensor, others (p-1)/p; "
+            f"tensors: {parts}; checkpoints not included"
         )
-        kernel = missing("workers that don't all talk over this machine's loopback interface")
+        kernel = missing("not all workers talk over this machine's loopback interface")
         if local:
             kernel = measured(
                 self.kernel, "sent on the loopback interface during steps, by every process of the machine"
             )
-        per_step = training / self.steps if self.steps else 0.0
+
+        def all_workers(*purposes: str) -> int:
+            return round(self.sent(*purposes) * self.size)
+
+        per_step = self.sent(TRAINING) / self.steps if self.steps else 0.0
         return {
-            "communication_bytes": counted(round(training * self.size), note),
-            "communication_bytes/control": counted(
-                round(self.sent(CONTROL) * self.size), "of it: losses, norms, stops"
-            ),
-            "communication_bytes/checkpoint": counted(
-                round(self.sent(CHECKPOINT) * self.size), "beside it: checkpoints"
-            ),
+            "communication_bytes": counted(all_workers(TRAINING, VALIDATION, CONTROL), note),
+            "communication_bytes/training": counted(all_workers(TRAINING), "of it: gradients and weights within steps"),
+            "communication_bytes/control": counted(all_workers(CONTROL), "of it: losses, norms, whether to stop"),
+            "communication_bytes/checkpoint": counted(all_workers(CHECKPOINT), "beside it: gathered for checkpoints"),
             "communication_bytes/loopback": kernel,
-            "communication_bytes_per_step": counted(per_step, "per worker, mean over the steps of the last attempt"),
+            "communication_bytes_per_step": counted(per_step, "mean over steps and workers; gradients and weights"),
         }
+
+    def state(self) -> dict[str, Any]:
+        """The counts, as tensors for a checkpoint."""
+        import torch
+
+        counts = {f"{purpose}/{name}": whole for (purpose, name), whole in self.bytes.items()}
+        counts |= {"steps": self.steps, "kernel": self.kernel}
+        return {f"traffic/{name}": torch.tensor([count]) for name, count in counts.items()}
+
+    def load_state(self, tensors: Mapping[str, Any]) -> None:
+        """Count on from what `state` gave."""
+        counts = {name.removeprefix("traffic/"): int(value) for name, value in tensors.items() if "traffic/" in name}
+        self.steps, self.kernel = counts.pop("steps"), counts.pop("kernel")
+        self.bytes = Counter({(name.partition("/")[0], name.partition("/")[2]): n for name, n in counts.items()})
 
 
 def loopback_bytes() -> int | None:
