@@ -11,6 +11,7 @@ from tasks.core.errors import UserError
 from tasks.deploy_profile import GGUF_ARCHITECTURES
 from tasks.models import Config, experts, positions
 from tasks.params import Params
+from tasks.training.parallel.refused import refusals
 
 
 def check(params: Params, config: Config) -> None:
@@ -36,7 +37,14 @@ def problems(params: Params, config: Config) -> list[str]:
         *_grouped(params, config),
         *_training(params, config),
         *_delivery(params, config),
+        *_workers(params),
     ]
+
+
+def _workers(params: Params) -> Iterator[str]:
+    pretrain = params.pretrain
+    if pretrain.steps:
+        yield from refusals(pretrain.parallel, pretrain.batch_size, pretrain.optimizer.technique)
 
 
 def _contexts(params: Params, config: Config) -> Iterator[str]:

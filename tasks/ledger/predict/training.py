@@ -9,6 +9,7 @@ from tasks.accounting import lora
 from tasks.core.measure import Metrics, modelled
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.chats import batches
+from tasks.ledger.predict.communication import communication
 from tasks.ledger.predict.cost import Cost, disk, traffic, work
 from tasks.ledger.predict.loss import expected_loss
 from tasks.ledger.predict.quality import Kept, samples, scoring
@@ -37,7 +38,8 @@ def pretrain(about: Subject) -> Metrics:
     validations = params.steps // params.eval_every + 1 if params.steps else 0
     metrics = _trained(about, "pretrain", steps, held * validations, base_bytes=4)
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
-    return metrics | expected_loss(about, steps.count * steps.tokens)
+    passes = -(-int(held // params.context_length) // params.batch_size) * validations
+    return communication(about, metrics, passes) | expected_loss(about, steps.count * steps.tokens)
 
 
 def finetune(about: Subject) -> Metrics:

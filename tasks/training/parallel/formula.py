@@ -48,6 +48,14 @@ def total_bytes(parallel: Parallel, shapes: Iterable[Shape], steps: int, parts: 
     return workers * (full * plain + (steps - full) * step_bytes(parallel, shapes, parts))
 
 
+def validation_bytes(parallel: Parallel, shapes: Iterable[Shape], passes: int) -> float:
+    """Bytes all workers send to gather weights for `passes` forward passes between steps; each makes 1 / p of them."""
+    if parallel.strategy not in ("zero2", "zero3", "fsdp"):
+        return 0.0
+    size = NUMBER_BYTES * sum(_padded(shape, parallel.workers) for shape in shapes)
+    return -(-passes // parallel.workers) * size * (parallel.workers - 1)
+
+
 POWERSGD_FULL_STEPS = 2
 """Steps that PowerSGD sends uncompressed: the fewest torch allows with error feedback."""
 
