@@ -9,10 +9,16 @@ from typing import Any
 
 import pytest
 
+from tasks.core.schema import validate
+from tasks.ledger.predict import plan
+from tasks.ledger.predict.text import Text
+from tasks.ledger.scores import NONE
 from tasks.optimizers.adamw import AdamW
+from tasks.params import Params, override
 from tasks.training.parallel import Parallel
 from tasks.training.parallel.formula import NUMBER_BYTES, step_bytes, total_bytes
 from tasks.training.parallel.refused import refusals
+from tests.models import MACHINE
 from tests.parallel_cases import CASES, RESUMED, RUNS, STEPS
 from tests.torchrun import torchrun
 
@@ -104,6 +110,24 @@ def test_formulas() -> None:
         assert step_bytes(Parallel(nproc_per_node=4, strategy=strategy), [(64, 64)]) == times * size * 3 / 4
     assert step_bytes(Parallel(nproc_per_node=4, comm_hook="fp16"), [(64, 64)]) == size * 3 / 4
     assert step_bytes(Parallel(nproc_per_node=4, sync_every=8), [(64, 64)]) == 2 * size * 3 / 4 / 8
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("one", "powersgd")])
+def test_prediction_is_the_formula_of_the_real_tensors(case: str) -> None:
+    """From `params.yaml` alone, what the workers of pretraining send is what the built model's shapes give."""
+    from tasks.models.load import new_model
+
+    changes = {f"pretrain.parallel.{name}": value for name, value in CASES[case].items()}
+    chosen = {"pretrain.parallel.nproc_per_node": 2, "pretrain.eval_every": 10**6, "design.llama.hidden_size": 64}
+    params = validate(Params, override(Params().model_dump(mode="json"), chosen | changes))
+    predicted = plan(params, MACHINE, Text(bytes=8000, documents=40), NONE, stages=("pretrain",))["pretrain"]
+    shapes = [
+        tuple(p.shape)
+        for p in new_model(params.design.technique.config(params.data.tokenizer.train.vocab_size), seed=0).parameters()
+    ]
+    found = predicted["communication_bytes_per_step"]
+    assert found.value == pytest.approx(step_bytes(params.pretrain.parallel, shapes), rel=1e-3)
+    assert found.method == "modelled"
 
 
 class Whole(AdamW):

@@ -20,7 +20,7 @@ from tasks.pretrain.workers import environment
 from tasks.training.parallel import Parallel
 from tests.parallel_stage import pretrained
 
-STEPS = 600
+STEPS = 300
 """Enough to be at work for some seconds."""
 
 
@@ -47,7 +47,7 @@ def workers(parent: int) -> list[psutil.Process]:
     return [process for process in found if "tasks.pretrain.worker" in " ".join(process.cmdline()[-3:-1])]
 
 
-def wait_for(condition: object, seconds: float = 120.0) -> None:
+def wait_for(condition: object, seconds: float = 400.0) -> None:
     """Until it is true."""
     assert callable(condition)
     deadline = time.monotonic() + seconds
