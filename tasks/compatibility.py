@@ -15,6 +15,7 @@ from tasks.models import Config, experts, positions
 from tasks.models.load import read_config
 from tasks.params import Params
 from tasks.pretrain.conflicts import conflicts
+from tasks.training.parallel.refused import refusals
 
 
 def check(params: Params, config: Config) -> None:
@@ -42,7 +43,14 @@ def problems(params: Params, config: Config) -> list[str]:
         *_objective(params, config),
         *_training(params, config),
         *_delivery(params, config),
+        *_workers(params),
     ]
+
+
+def _workers(params: Params) -> Iterator[str]:
+    pretrain = params.pretrain
+    if pretrain.steps:
+        yield from refusals(pretrain.parallel, pretrain.batch_size, pretrain.optimizer.technique)
 
 
 def _contexts(params: Params, config: Config) -> Iterator[str]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tasks.accounting import read
 from tasks.core.errors import UserError
 from tasks.models.chat import IGNORED
 from tasks.models.load import new_model
@@ -165,13 +164,13 @@ def test_compiled_blocks_compute_the_same() -> None:
 
 def test_auto_compiles_long_runs_of_dense_models_alone() -> None:
     """A run must be long enough for what compiling saves; the quicker the products, the sooner. Experts never are."""
-    dense = read(config())
-    assert not compiling.pays(dense, 60, "bfloat16")
-    assert compiling.pays(dense, 600, "bfloat16")
-    assert not compiling.pays(dense, 600, "float32")
-    assert compiling.pays(dense, 6000, "float32")
-    experts = read(config(model_type="mixtral", architectures=["MixtralForCausalLM"], num_local_experts=4))
-    assert not compiling.pays(experts, 1e9, "bfloat16")
+    rates = {"bfloat16": 1e12, "float32": 1e12}
+    assert not compiling.pays("llama", 60e12, rates, "bfloat16")
+    assert compiling.pays("llama", 600e12, rates, "bfloat16")
+    assert not compiling.pays("llama", 600e12, rates, "float32")
+    assert compiling.pays("llama", 6000e12, rates, "float32")
+    assert not compiling.pays("mixtral", 1e24, rates, "bfloat16")
+    assert not compiling.pays("llama", 1e24, {}, "bfloat16")
 
 
 def test_no_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,25 +14,14 @@ from tasks.evaluate import Evaluate
 from tasks.models.load import new_model, save_model
 from tasks.pretrain import Pretrain
 from tasks.pretrain.run import run
-from tests.models import TEXTS, config, job, tokenizer
+from tests import pretrain_inputs
+from tests.models import config, job, tokenizer
 
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
     """What data and design leave, tiny, and no model to start from."""
-    data, design, init = tmp_path / "data", tmp_path / "design", tmp_path / "init"
-    for folder in (data / "instructions", design, init):
-        folder.mkdir(parents=True)
-    made = tokenizer()
-    made.save_pretrained(data / "tokenizer")
-    ids = made("".join(TEXTS * 20))["input_ids"]
-    for name in ("train", "validation"):
-        np.array(ids, dtype="<u2").tofile(data / f"{name}.bin")
-    (data / "shards.json").write_text(json.dumps({"dtype": "<u2"}))
-    (data / "heldout.jsonl").write_text(json.dumps({"text": TEXTS[0]}) + "\n")
-    (data / "instructions" / "test.jsonl").write_text("")
-    (design / "blueprint.json").write_text(json.dumps(config()))
-    return {"data": data, "design": design, "init": init}
+    return pretrain_inputs.make(tmp_path)
 
 
 def pretrained(inputs: dict[str, Path], out: Path, evaluate: int = 64, **changes: Any) -> Any:

@@ -123,12 +123,12 @@ class Progress(AbstractContextManager["Progress"]):
 
     EVERY = 10.0
 
-    def __init__(self, job: Job, total: int, initial: int, unit: str) -> None:
+    def __init__(self, job: Job, total: int, initial: int, unit: str, shown: bool = True) -> None:
         self.job, self.total, self.done, self.unit = job, total, initial, unit
         self.bar: tqdm[Any] | None = None
         self.said = time.monotonic()
         self._began, self._made = self.said, 0
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
             self.bar = tqdm(total=total, initial=initial, unit=unit, desc=job.stage, dynamic_ncols=True, leave=False)

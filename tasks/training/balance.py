@@ -5,7 +5,7 @@ transformers routes by `e_score_correction_bias` (DeepSeek-V3) but leaves it to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,9 +19,11 @@ class BiasBalance:
 
     Args:
         model: with frozen routers, or none, nothing is done.
+        total: sums a load over all workers.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, total: Callable[[Any], Any] = lambda load: load) -> None:
+        self.total = total
         self.routers = [m for m in model.modules() if hasattr(m, BIAS) and m.weight.requires_grad]
         self.loads: dict[Any, Any] = {}
 
@@ -46,7 +48,7 @@ class BiasBalance:
 
         with torch.no_grad():
             for router, load in self.loads.items():
-                load = load.to(torch.float32)
+                load = self.total(load.to(torch.float32))
                 getattr(router, BIAS).add_(RATE * torch.sign(load.mean() - load))
 
 

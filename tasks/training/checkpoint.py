@@ -15,7 +15,6 @@ from typing import Any
 from tasks.core.errors import UserError
 from tasks.core.files import sync
 from tasks.core.job import Job
-from tasks.training.state import optimizer_tensors
 from tasks.training.world import World
 
 Written = tuple[str, dict[str, Any], dict[str, Any]]
@@ -47,7 +46,7 @@ class Keeper(AbstractContextManager["Keeper"]):
 
     Args:
         job: whose folder they lie in, and whose key they carry.
-        world: the workers; only the main one writes and reads.
+        world: the workers; the main one writes and chooses, all read.
         graph, optimizer, gradient: what is kept.
         keep: how many; older ones are removed.
     """
@@ -130,8 +129,11 @@ class Keeper(AbstractContextManager["Keeper"]):
             UserError: there is no checkpoint to go back to.
         """
         self.wait()
-        text, weights, state = self._newest() if self.world.is_main else ("", {}, {})
-        text = self.world.agreed(text)
+        found, made = self._newest() if self.world.is_main else ("", ("", {}, {}))
+        found = self.world.agreed(found)
+        if found and not self.world.is_main:
+            made = _read(self.job.work / found)
+        text, weights, state = made
         if not text and back:
             raise UserError(f"{self.job.stage}: no checkpoint is left to go back to", "run again: it starts anew")
         progress = Progress()
@@ -147,8 +149,8 @@ class Keeper(AbstractContextManager["Keeper"]):
             self.job.rewind(progress.step)
         return progress
 
-    def _newest(self) -> Written:
-        """The newest checkpoint that can be read and is this job's; ("", {}, {}) where there is none."""
+    def _newest(self) -> tuple[str, Written]:
+        """Folder and content of the newest checkpoint that can be read and is this job's; empty where there is none."""
         for folder in _found(self.job.work):
             try:
                 made = _read(folder)
@@ -158,17 +160,12 @@ class Keeper(AbstractContextManager["Keeper"]):
                 shutil.rmtree(folder)
                 continue
             if key == self.job.work.name:
-                return made
+                return folder.name, made
             aside = folder.with_name(f"refused-{folder.name}")
             shutil.rmtree(aside, ignore_errors=True)
             os.replace(folder, aside)
             self.job.say(f"{folder.name} is of other parameters, inputs or code (key {key}); kept as {aside.name}")
-        return "", {}, {}
-
-
-def optimizer_bytes(optimizer: Any) -> int:
-    """Bytes of the optimizer's state."""
-    return sum(value.numel() * value.element_size() for value in optimizer_tensors(optimizer).values())
+        return "", ("", {}, {})
 
 
 def _name(step: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from tasks.objectives.technique import Objective
+from tasks.training.loss import next_token_loss
 
 
 class Graph(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
@@ -24,7 +25,10 @@ class Graph(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
         self._objective = objective
 
     def forward(self, inputs: Any, labels: Any, extras: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The scalar to differentiate, and what the history shows of it."""
+        """The scalar to differentiate, and what the history shows of it; in `eval()` the next token's loss alone."""
+        if not self.training:
+            loss = next_token_loss(self.model, inputs, labels, extras.get("documents"))
+            return loss, {"loss": loss}
         losses = self._objective.losses(self.model, inputs, labels, extras)
         return losses.total, {name: value.detach() for name, value in losses.shown.items()}
 

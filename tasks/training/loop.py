@@ -54,11 +54,11 @@ class Loop:
         self.graph = Graph(model, self.objective)
         self.module = self.world.wrap(self.graph)
         named = self.graph.trained()
-        self.optimizer = settings.optimizer.build(named, settings.learning_rate, settings.weight_decay)
+        self.optimizer = self.world.optimizer(settings.optimizer, named, settings.learning_rate, settings.weight_decay)
         self.gradient = Gradient(
             self.module, [p for _, p in named], settings, self.world, self.optimizer, self.objective
         )
-        self.balance = BiasBalance(model)
+        self.balance = BiasBalance(model, self.world.total_tensor)
         self.progress = checkpoint.Progress()
         keep = settings.keep_checkpoints
         self.keeper = checkpoint.Keeper(job, self.world, self.graph, self.optimizer, self.gradient, keep)
@@ -71,9 +71,10 @@ class Loop:
             Diverged: losses or gradients went wrong more often than `spikes.max_skipped`; the last checkpoint is kept.
             OverBudget: a resource ran out; a checkpoint of this very step is kept.
         """
-        with self.keeper:
+        from tasks.training.kernels.prepared import prepared
+
+        with self.keeper, prepared(self.model, self.settings):
             self._begin()
-            self._stand("train")
             flops = self._count_flops()
             with self.job.progress(self.settings.steps, self.progress.step) as bar:
                 while self.progress.step < self.settings.steps:
@@ -99,7 +100,7 @@ class Loop:
 
     def _stand(self, mode: str) -> None:
         """Model, and an optimizer that keeps averages, in mode `train` or `eval`; checkpoints are written in `train`."""
-        getattr(self.model, mode)()
+        getattr(self.module, mode)()
         if self.settings.optimizer.schedule_free:
             getattr(self.optimizer, mode)()
 
@@ -111,6 +112,11 @@ class Loop:
             self.job.say(f"goes on from step {self.progress.step}")
         else:
             self.keeper.save(self.progress)
+        self._stand("train")
+        if self.progress.step < self.settings.steps:
+            first = Batch.of(self.batch(self.guard.batch_of(self.progress.step))).rows(0, 1)
+            extras = first.extras | self.objective.rehearsal(first.inputs)
+            self.world.warm_up(self.module, Batch(first.inputs, first.labels, extras))
 
     def _go_back(self, spike: Spike) -> None:
         """To the last checkpoint, never to see this step's batch again."""
@@ -127,8 +133,9 @@ class Loop:
             ids = batch.inputs.repeat(1, -(-length // batch.inputs.shape[1]))[:, :length]
             some = ids.clone()
             some[:, labelled:] = IGNORED
-            total, _ = self.graph(ids, some, self.objective.rehearsal(ids))
-            total.backward()
+            with self.world.aside(self.module):
+                total, _ = self.graph(ids, some, self.objective.rehearsal(ids))
+                total.backward()
             self.optimizer.zero_grad(set_to_none=True)
 
         return Flops(one_sequence, self.objective.ahead)
@@ -215,7 +222,7 @@ class Loop:
             "tokens_per_second": measured(done.tokens / done.seconds),
             "flops_per_second": measured(rate),
             "mfu": mfu,
-            "optimizer_bytes": counted(checkpoint.optimizer_bytes(self.optimizer)),
+            "optimizer_bytes": counted(self.world.optimizer_bytes(self.optimizer)),
             "train_loss": measured(sum(last) / len(last), f"mean of the last {len(last)} steps"),
             "skipped_batches": counted(len(skipped), f"numbers {', '.join(map(str, skipped))}" if skipped else ""),
             "repeated_steps": counted(self.tally.beyond(done.step), "steps done beside those that count"),

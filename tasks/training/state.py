@@ -15,27 +15,13 @@ def graph_tensors(graph: Any) -> dict[str, Any]:
     return dict(graph.trained()) | balancing_state(graph.model)
 
 
-def load_graph(graph: Any, values: dict[str, Any]) -> None:
-    """Copy `values` into the tensors of the same names.
-
-    Raises:
-        KeyError: a name the graph does not have.
-    """
-    import torch
-
-    places = graph_tensors(graph)
-    with torch.no_grad():
-        for name, value in values.items():
-            places[name].copy_(value)
-
-
-def optimizer_tensors(optimizer: Any) -> dict[str, Any]:
-    """The optimizer's state by "index.name", index that of the parameter; plain numbers as tensors without dimensions.
+def state_tensors(whole: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's `state_dict()` by "index.name", index that of the parameter; plain numbers as tensors of no dimension.
 
     Raises:
         TypeError: the state holds something that is neither.
     """
-    rows = optimizer.state_dict()["state"].items()
+    rows = whole["state"].items()
     named = {f"{index}.{name}": value for index, row in rows for name, value in row.items() if value is not None}
     return dict(_tensor(name, value) for name, value in named.items())
 
@@ -51,17 +37,21 @@ def _tensor(name: str, value: Any) -> tuple[str, Any]:
     raise TypeError(f"optimizer state {name} is a {type(value).__name__}, which no checkpoint can hold")
 
 
-def load_optimizer(optimizer: Any, values: dict[str, Any]) -> None:
-    """Put a state that `optimizer_tensors` named back; what is not in `values` is forgotten.
-
-    `values` may be mapped from a file that is removed later: they are copied. torch casts a state to its parameter's
-    dtype; moments kept in float32 beside bfloat16 weights must stay what they were.
-    """
+def rows_of(values: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """What `state_tensors` named, as rows by index and name; copies, since a file they are mapped from may be removed."""
     rows: dict[int, dict[str, Any]] = {}
     for key, value in values.items():
         index, _, name = key.partition(".")
         plain = name.endswith(NUMBER)
         rows.setdefault(int(index), {})[name.removesuffix(NUMBER)] = value.item() if plain else value.clone()
+    return rows
+
+
+def load_rows(optimizer: Any, rows: dict[int, dict[str, Any]]) -> None:
+    """Give an optimizer back its state by index and name; what is not in `rows` is forgotten.
+
+    torch casts a state to its parameter's dtype; moments kept in float32 beside bfloat16 weights must stay what they were.
+    """
     optimizer.load_state_dict({"state": rows, "param_groups": optimizer.state_dict()["param_groups"]})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, row in rows.items():

@@ -10,6 +10,7 @@ from tasks.accounting import lora
 from tasks.core.measure import Metrics, modelled
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.chats import batches
+from tasks.ledger.predict.communication import communication
 from tasks.ledger.predict.cost import Cost, disk, traffic, work
 from tasks.ledger.predict.loss import expected_loss
 from tasks.ledger.predict.objective import Beside, beside
@@ -17,7 +18,7 @@ from tasks.ledger.predict.quality import Kept, samples, scoring
 from tasks.ledger.predict.resident import memory_parts, peak
 from tasks.ledger.predict.steps import Steps
 from tasks.ledger.predict.subject import Subject
-from tasks.pretrain.run import VALIDATION_SEQUENCES
+from tasks.pretrain.training import VALIDATION_SEQUENCES
 
 NOTHING = Beside()
 """Of next-token training."""
@@ -47,7 +48,8 @@ def pretrain(about: Subject) -> Metrics:
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
     if extra.cache is not None:
         metrics["teacher_cache_bytes"] = modelled(extra.cache, f"log-probabilities and ids; {extra.note}")
-    return metrics | expected_loss(about, steps.count * steps.tokens)
+    passes = -(-int(held // params.context_length) // params.batch_size) * validations
+    return communication(about, metrics, passes) | expected_loss(about, steps.count * steps.tokens)
 
 
 def finetune(about: Subject) -> Metrics:

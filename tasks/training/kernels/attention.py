@@ -72,9 +72,10 @@ def attend(
 
     plain = attention_mask is None and not dropout and query.shape[2] == key.shape[2] and key.shape == value.shape
     if not (plain and query.requires_grad and query.device.type == "cpu" and more.get("is_causal", True)):
-        return sdpa_attention_forward(
+        seen, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
+        return seen, None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)

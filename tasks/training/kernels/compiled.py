@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tasks.accounting import Anatomy
-from tasks.accounting.attention import Attention
 from tasks.core.errors import UserError
 
 COMPILE_SECONDS = 45.0
@@ -22,20 +20,23 @@ WORTH = 2.0
 """Compiling is to save this many times what it takes: the share above is no law."""
 
 
-def pays(anatomy: Anatomy, seconds: float, dtype: str) -> bool:
-    """Whether `pretrain.compile: auto` compiles, decided from figures that are the same in every attempt at a run.
+DENSE = frozenset({"llama", "mistral", "olmo3", "qwen2", "qwen3", "smollm3"})
+"""Architectures of attention and dense layers. Recurrences unroll into code that compiles for minutes, experts into
+shapes that change with every batch."""
 
-    Blocks of attention and dense layers only: recurrences unroll into code that compiles for minutes, experts into shapes
-    that change with every batch.
+
+def pays(architecture: str, flops: float, rates: Mapping[str, float], dtype: str) -> bool:
+    """Whether `pretrain.compile: auto` compiles, from figures that are the same in every attempt at a run.
 
     Args:
-        anatomy: of the model.
-        seconds: the run's matrix products take at the machine's measured rate.
-        dtype: of the products.
+        architecture: `model_type` of the config.
+        flops: of the run, roughly: 6 x parameters x tokens.
+        rates: the machine's measured rate of matrix products by dtype, FLOP/s.
+        dtype: of the products, "float32" or "bfloat16".
     """
-    dense = all(matrix.copies == 1 for block in anatomy.blocks for matrix in block.matrices)
-    attention = all(isinstance(part, Attention) for block in anatomy.blocks for part in block.mixings)
-    return dense and attention and seconds * SAVED.get(dtype, 0.0) > WORTH * COMPILE_SECONDS
+    if architecture not in DENSE or not rates.get(dtype):
+        return False
+    return flops / rates[dtype] * SAVED.get(dtype, 0.0) > WORTH * COMPILE_SECONDS
 
 
 def check_compiler(name: str) -> None:
@@ -44,12 +45,17 @@ def check_compiler(name: str) -> None:
     Raises:
         UserError: there is no C++ compiler; names the parameter.
     """
-    import torch
-
-    if not torch.cuda.is_available() and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+    if not has_compiler():
         raise UserError(
             f"{name}: found on; there is no C++ compiler (g++) to compile with", "install one, or set it to off"
         )
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile finds what it needs: a C++ compiler on a CPU; for CUDA it brings its own."""
+    import torch
+
+    return torch.cuda.is_available() or any(map(shutil.which, ("g++", "c++", "clang++")))
 
 
 @contextmanager

@@ -1,0 +1,206 @@
+"""Training on several workers, as the stage sees it: torchrun starts them, this process watches over them."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tasks.core.errors import Diverged, OverBudget, UserError
+from tasks.core.job import Job
+from tasks.core.measure import Metrics, Value
+from tasks.pretrain import Pretrain
+from tasks.training.parallel import Parallel
+
+POLL_SECONDS = 0.1
+"""Time between two looks at the budget."""
+
+GRACE_SECONDS = 20.0
+"""What torchrun gets to end its workers before it is killed; they die with it."""
+
+KINDS = {kind.__name__: kind for kind in (UserError, OverBudget, Diverged)}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Folders of the stage."""
+
+    data: Path
+    design: Path
+    init: Path
+    teacher: Path | None = None
+
+
+@dataclass(frozen=True)
+class Room:
+    """The folder where stage and workers leave each other word: `job.work/workers`."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, work: Path) -> Room:
+        """The one below a stage's `work`."""
+        return cls(work / "workers")
+
+    @property
+    def spec(self) -> Path:
+        """What the workers are to do."""
+        return self.folder / "spec.json"
+
+    @property
+    def flops(self) -> Path:
+        """FLOPs done so far, by the main worker."""
+        return self.folder / "flops"
+
+    @property
+    def stop(self) -> Path:
+        """The resource that ran out, by the stage."""
+        return self.folder / "stop"
+
+    @property
+    def trained(self) -> Path:
+        """Weights, by the main worker at the end."""
+        return self.folder / "trained.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics, by the main worker, last of all."""
+        return self.folder / "metrics.json"
+
+    def error(self, rank: int) -> Path:
+        """What a worker could not do."""
+        return self.folder / f"error-{rank:04d}.json"
+
+    def errors(self) -> list[Path]:
+        """Of all workers, the main one's first."""
+        return sorted(self.folder.glob("error-*.json"))
+
+
+def train(params: Pretrain, seed: int, inputs: Inputs, job: Job) -> Metrics:
+    """Train on `params.parallel.workers` workers; the weights wait for `load_trained`.
+
+    Raises:
+        UserError: what a worker could not do, as it would be said by a single process; or torchrun gave up.
+        OverBudget: a resource ran out; a checkpoint of the step where the workers stopped is kept.
+        Diverged: a loss that is not a number.
+    """
+    room = Room.of(job.work)
+    room.folder.mkdir(exist_ok=True)
+    for path in (room.stop, room.flops, room.metrics, room.trained, *room.errors()):
+        path.unlink(missing_ok=True)
+    rates = {"gemm_flops_per_second": job.gemm_flops_per_second}
+    places = {name: path and str(path) for name, path in asdict(inputs).items()}
+    spec = {"params": params.model_dump(mode="json"), "seed": seed, "stage": job.stage, "work": str(job.work)}
+    leave(room.spec, spec | places | rates)
+    code = _watched(_command(params.parallel, room.spec), params.parallel, room, job)
+    for path in room.errors():
+        _raise(json.loads(path.read_text(encoding="utf-8")))
+    if code or not room.metrics.exists():
+        raise UserError(
+            f"{job.stage}: the workers died (torchrun ended with {code}); what they said is above",
+            f"they were started again {params.parallel.max_restarts} times (pretrain.parallel.max_restarts); "
+            "the last checkpoint is kept: run again and it goes on from there",
+        )
+    found = json.loads(room.metrics.read_text(encoding="utf-8"))
+    return {name: Value(**value) for name, value in found.items()}
+
+
+def leave(path: Path, value: Any) -> None:
+    """Write JSON that appears whole or not at all."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(value), encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def load_trained(model: Any, job: Job) -> None:
+    """Copy what the workers have trained into `model`."""
+    from safetensors.torch import load_file
+
+    model.load_state_dict(load_file(Room.of(job.work).trained), strict=False)
+
+
+def _command(parallel: Parallel, spec: Path) -> list[str]:
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        f"--nproc_per_node={parallel.nproc_per_node}",
+        f"--nnodes={parallel.nnodes}",
+        f"--node_rank={parallel.node_rank}",
+        "--rdzv_backend=c10d",
+        f"--rdzv_endpoint={parallel.rdzv_endpoint}",
+        f"--rdzv_id={spec.parent.parent.name}",
+        f"--max_restarts={parallel.max_restarts}",
+    ]
+    if parallel.nnodes == 1:  # else torchrun tells the workers to meet at the machine's name in the network
+        command.append("--local_addr=127.0.0.1")
+    return [*command, "-m", "tasks.pretrain.worker", str(spec)]
+
+
+def environment(parallel: Parallel) -> dict[str, str]:
+    """Of the workers: cores shared out (torchrun would give each one thread), and the loopback interface if that will do."""
+    cores = max(1, len(os.sched_getaffinity(0)) // parallel.nproc_per_node)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
+    chosen = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    if parallel.nnodes == 1:
+        chosen.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    return chosen
+
+
+def _watched(command: list[str], parallel: Parallel, room: Room, job: Job) -> int:
+    """Torchrun's exit code; whatever ends this process ends the workers."""
+    die_with_parent = dies_with_parent(signal.SIGTERM)
+    with subprocess.Popen(
+        command, env=environment(parallel), stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent
+    ) as torchrun:
+        try:
+            while torchrun.poll() is None:
+                with suppress(OSError, ValueError):
+                    job.flops = json.loads(room.flops.read_text(encoding="utf-8"))
+                reason = job.over_budget(job.flops)
+                if reason and not room.stop.exists():
+                    leave(room.stop, reason)
+                with suppress(subprocess.TimeoutExpired):
+                    torchrun.wait(POLL_SECONDS)
+        finally:
+            _end(torchrun)
+    return torchrun.returncode
+
+
+def _end(torchrun: subprocess.Popen[bytes]) -> None:
+    if torchrun.poll() is not None:
+        return
+    torchrun.terminate()
+    try:
+        torchrun.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        torchrun.kill()
+
+
+def dies_with_parent(by: signal.Signals) -> Any:
+    """A function that makes the process it is called in receive `by` when its parent dies, however that dies (Linux)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call() -> None:
+        PR_SET_PDEATHSIG = 1  # noqa: N806 (linux/prctl.h)
+        libc.prctl(PR_SET_PDEATHSIG, int(by))
+
+    return call
+
+
+def _raise(found: dict[str, Any]) -> NoReturn:
+    """What a worker left, as if it had happened here."""
+    kind = found["kind"]
+    if kind in KINDS:
+        raise KINDS[kind](found["message"], found["hint"])
+    if kind == "OSError":
+        raise OSError(found["errno"], found["message"], found["filename"])
+    if kind == "MemoryError":
+        raise MemoryError(found["message"])
+    raise RuntimeError(found["message"])

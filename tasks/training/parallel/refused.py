@@ -1,0 +1,49 @@
+"""What several workers can't do, in words. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tasks.optimizers.technique import OptimizerTechnique
+from tasks.training.parallel import Parallel
+
+WHERE = "pretrain.parallel"
+
+
+def refusals(parallel: Parallel, batch_size: int, optimizer: OptimizerTechnique) -> Iterator[str]:
+    """One sentence per combination that can't work, each with what to do.
+
+    Args:
+        parallel: what params.yaml says.
+        batch_size: sequences per step, all workers together.
+        optimizer: the chosen technique.
+    """
+    workers, strategy, name = parallel.workers, parallel.strategy, type(optimizer).__name__
+    if parallel.node_rank >= parallel.nnodes:
+        yield f"{WHERE}.node_rank: found {parallel.node_rank}; with nnodes {parallel.nnodes} it is at most {parallel.nnodes - 1}"
+    if workers == 1:
+        yield from _alone(parallel)
+        return
+    if batch_size % workers:
+        yield (
+            f"pretrain.batch_size: found {batch_size}; {workers} workers take equal shares: use a multiple of {workers}, "
+            "or another number of workers"
+        )
+    if strategy != "ddp" and not optimizer.elementwise:
+        yield f"{WHERE}.strategy: found {strategy}; {name} needs whole tensors: set it to ddp, or the optimizer to adamw"
+    if strategy != "ddp" and parallel.comm_hook != "none":
+        yield f"{WHERE}.comm_hook: found {parallel.comm_hook}; only ddp compresses gradients: set it to none, or strategy to ddp"
+    if parallel.sync_every > 1 and (strategy != "ddp" or parallel.comm_hook != "none"):
+        yield (
+            f"{WHERE}.sync_every: found {parallel.sync_every}; workers that train apart exchange no gradients: set strategy "
+            "to ddp and comm_hook to none, or sync_every to 1"
+        )
+    if optimizer.in_backward:
+        yield f"pretrain.optimizer.method: {name} updates before gradients are exchanged: use one worker, or adamw"
+
+
+def _alone(parallel: Parallel) -> Iterator[str]:
+    """One worker would ignore these."""
+    for name, default in (("strategy", "ddp"), ("comm_hook", "none"), ("sync_every", 1)):
+        if (found := getattr(parallel, name)) != default:
+            yield f"{WHERE}.{name}: found {found}; it needs several workers: set it to {default}, or raise nproc_per_node"

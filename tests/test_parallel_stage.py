@@ -1,0 +1,128 @@
+"""Pretraining on two workers, as the stage starts them: killed, stopped and refused like one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.core.errors import Diverged, OverBudget, UserError
+from tasks.core.measure import Metrics
+from tasks.pretrain.workers import environment
+from tasks.training.parallel import Parallel
+from tests.parallel_stage import pretrained
+
+STEPS = 300
+"""Enough to be at work for some seconds."""
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Metrics]:
+    """An undisturbed run."""
+    folder = tmp_path_factory.mktemp("straight")
+    return folder, pretrained(folder, STEPS)
+
+
+def weights(folder: Path) -> bytes:
+    """The model that came out."""
+    return (folder / "out" / "model.safetensors").read_bytes()
+
+
+def checkpoints(folder: Path) -> list[str]:
+    """Names, oldest first."""
+    return sorted(path.name for path in (folder / "work").glob("checkpoint-0*"))
+
+
+def workers(parent: int) -> list[psutil.Process]:
+    """Training processes below one, in no order."""
+    found = psutil.Process(parent).children(recursive=True)
+    return [process for process in found if "tasks.pretrain.worker" in " ".join(process.cmdline()[-3:-1])]
+
+
+def wait_for(condition: object, seconds: float = 400.0) -> None:
+    """Until it is true."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def kill_a_worker(folder: Path, after: int) -> Iterator[int]:
+    """Once there are more checkpoints, end one worker as the system does when memory runs out."""
+    wait_for(lambda: len(checkpoints(folder)) > 0 and int(checkpoints(folder)[-1][-8:]) > after)
+    victim = next(process for process in workers(os.getpid()) if process.environ().get("RANK") == "1")
+    victim.kill()
+    yield victim.pid
+
+
+@pytest.mark.slow
+def test_killed_stopped_and_killed_again_is_the_same(straight: tuple[Path, Metrics], tmp_path: Path) -> None:
+    """The stage killed, the budget used up, a worker killed: nothing stays behind, and the same bytes come out."""
+    command = [sys.executable, "-m", "tests.parallel_stage", str(tmp_path), str(STEPS)]
+    stage = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    wait_for(lambda: checkpoints(tmp_path))
+    family = psutil.Process(stage.pid).children(recursive=True)
+    assert len(workers(stage.pid)) == 2
+    stage.send_signal(signal.SIGKILL)
+    stage.wait()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+    before = int(checkpoints(tmp_path)[-1][-8:])
+    with pytest.raises(OverBudget, match=rf"stopped after step \d+ of {STEPS}: budget.flops is used up") as stopped:
+        pretrained(
+            tmp_path,
+            STEPS,
+            lambda _: "budget.flops is used up" if checkpoints(tmp_path)[-1][-8:] > f"{before:08d}" else "",
+        )
+    at = int(str(stopped.value).split("after step ")[1].split()[0])
+    assert checkpoints(tmp_path)[-1] == f"checkpoint-{at:08d}"
+
+    killed: list[int] = []
+    thread = threading.Thread(target=lambda: killed.extend(kill_a_worker(tmp_path, at)))
+    thread.start()
+    metrics = pretrained(tmp_path, STEPS)
+    thread.join()
+    assert killed
+    folder, undisturbed = straight
+    assert weights(tmp_path) == weights(folder)
+    assert metrics["communication_bytes/training"] == undisturbed["communication_bytes/training"]
+    assert metrics["tokens"] == undisturbed["tokens"]
+    rows = (tmp_path / "work" / "history.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == [str(step) for step in range(STEPS)]
+
+
+@pytest.mark.slow
+def test_divergence_is_said_as_by_one_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A loss that is no number on the workers: the same error and exit code, and no traceback."""
+    with pytest.raises(Diverged, match="is not a number") as caught:
+        pretrained(tmp_path, 20, learning_rate=1e30, schedule={"warmup_steps": 0})
+    assert caught.value.code == 4
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_can_t_be_shared_is_refused_before_workers_start(tmp_path: Path) -> None:
+    """Five rows for two workers."""
+    with pytest.raises(UserError, match=r"pretrain\.batch_size: found 5"):
+        pretrained(tmp_path, 20, batch_size=5)
+
+
+def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers' threads together are no more than the cores, nor than what was asked for; they talk over loopback."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    assert environment(Parallel(nproc_per_node=2))["OMP_NUM_THREADS"] == "4"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert environment(Parallel(nproc_per_node=2))["OMP_NUM_THREADS"] == "1"
+    assert environment(Parallel(nproc_per_node=2))["GLOO_SOCKET_IFNAME"] == "lo"
+    assert "GLOO_SOCKET_IFNAME" not in environment(Parallel(nproc_per_node=2, nnodes=2))
