@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.accounting.memory import activation_bytes, weight_copy_bytes
+from tasks.accounting.memory import activation_bytes, head_gradient_bytes, weight_copy_bytes
 from tasks.core.schema import validate
 from tasks.design import Design
 from tests import models
@@ -57,9 +57,8 @@ def saved_bytes(config: dict[str, Any], batch: int, context: int, bf16: bool) ->
 
 def predicted(config: dict[str, Any], batch: int, context: int, element: int) -> int:
     """What the formulas say of the same step."""
-    return activation_bytes(config, batch * context, element=element, context=context) + weight_copy_bytes(
-        config, element
-    )
+    kept = activation_bytes(config, batch * context, element=element, context=context)
+    return kept + weight_copy_bytes(config, element) + head_gradient_bytes(config)
 
 
 @pytest.mark.slow
@@ -87,18 +86,19 @@ def test_a_moderate_llama_within_one_percent(bf16: bool) -> None:
 
 
 def test_checkpointing_keeps_inputs_and_one_block() -> None:
-    """With n layers: n inputs of the residual stream and one block's inside; fewer labels, fewer logits."""
+    """With n layers: n inputs of the residual stream and one block's inside; fewer labels, fewer rows of the head."""
     shallow, deep = models.config(num_hidden_layers=2), models.config(num_hidden_layers=12)
     stream = 4 * 64 * 100
     assert activation_bytes(deep, 100, True) - activation_bytes(shallow, 100, True) == 10 * stream
     assert activation_bytes(deep, 100, True) < activation_bytes(deep, 100) / 4
-    assert activation_bytes(deep, 100) - activation_bytes(deep, 100, labelled=0.5) == 50 * (4 * 64 + 4 * 400 + 8)
+    assert activation_bytes(deep, 100) - activation_bytes(deep, 100, labelled=0.5) == 50 * 4 * 64 - 50 * 8
     assert activation_bytes(deep, 200) == 2 * activation_bytes(deep, 100)
 
 
 def test_autocast_copies_every_matrix_once() -> None:
-    """Two bytes for every weight of the linear layers and the output layer; nothing in float32."""
+    """Two bytes for every weight of the blocks' linear layers, nothing in float32; the output layer's gradient is float32."""
     config = models.config()
     inside = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)
-    assert weight_copy_bytes(config, 2) == 2 * (inside + 64 * 400)
+    assert weight_copy_bytes(config, 2) == 2 * inside
+    assert head_gradient_bytes(config) == 4 * 64 * 400
     assert weight_copy_bytes(config) == 0

@@ -50,12 +50,17 @@ def activation_bytes(
 
 
 def weight_copy_bytes(config: Config, element: int = 4) -> int:
-    """Bytes of the copies autocast makes of matrices for the forward pass, kept until the backward pass is over."""
+    """Bytes of the copies autocast makes of the blocks' matrices, kept until the backward pass is over."""
     if element == FULL:
         return 0
-    anatomy = read(config)
-    inside = sum(m.inputs * m.outputs for block in anatomy.blocks for m in block.matrices if m.copies == 1)
-    return element * (inside + anatomy.head_matrix.inputs * anatomy.head_matrix.outputs)
+    blocks = read(config).blocks
+    return element * sum(m.inputs * m.outputs for block in blocks for m in block.matrices if m.copies == 1)
+
+
+def head_gradient_bytes(config: Config) -> int:
+    """Bytes of the output layer's gradient, which its forward pass makes and the backward pass hands on."""
+    head = read(config).head_matrix
+    return FULL * head.inputs * head.outputs
 
 
 def block_bytes_per_token(block: Block, width: int, element: int, context: int) -> float:
@@ -134,6 +139,6 @@ def _solved(part: DeltaRule, element: int, context: int) -> float:
 
 
 def _ends(anatomy: Anatomy, element: int, labelled: float) -> float:
-    """Token ids, the last norm, and of labelled tokens the head's input, the logarithms of their probabilities, labels."""
-    head = element * anatomy.width + FULL * anatomy.vocab + 8
-    return 8 + 2 * FULL * anatomy.width + FULL + 1 + labelled * head
+    """Token ids, the last norm, and of labelled tokens the gradient of the head's input; logits are gone by then."""
+    head = element * anatomy.width + (8 if labelled < 1 else 0)
+    return 8 + 2 * FULL * anatomy.width + FULL + labelled * head

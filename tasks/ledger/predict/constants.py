@@ -108,8 +108,8 @@ BASE_MEMORY_BYTES = {
 }
 """Resident set after those imports."""
 
-LOGIT_BYTES = 7.6
-"""Bytes per logit of a training step beside its logarithm, which is an activation: as computed, gradient."""
+LOGIT_BYTES = 12.0
+"""Bytes per logit of a chunk: as computed, its probability, the slope in the arithmetic of the products."""
 
 FRAGMENTED = 0.33
 """Bytes of a training step that the allocator holds and can't use, per byte of activations."""

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks import accounting
+from tasks.accounting.memory import head_gradient_bytes
 from tasks.evaluate.loyalty import MAX_POSITIONS
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.cost import Cost
+from tasks.ledger.predict.resident import chunk_of_logits
 from tasks.ledger.predict.subject import Subject
 from tasks.ledger.predict.text import acquiring_seconds
 from tasks.models import Config
@@ -83,11 +85,11 @@ def _modules(about: Subject) -> Beside:
     depths, length = params.objective.multi_token.mtp_num_layers, params.context_length
     matrices = 8 * width**2
     share = sum(length - ahead for ahead in range(1, depths + 1)) / length
-    logits = (constants.LOGIT_BYTES + 4) * vocab
+    logits = depths * head_gradient_bytes(about.config) + constants.LOGIT_BYTES * chunk_of_logits(vocab, _part(about))
     return Beside(
         parameters=depths * (matrices + 4 * width),
         flops=6 * (matrices + vocab * width) * share,
-        passing=_part(about) * share * (logits + 4 * MODULE_ELEMENTS * width),
+        passing=logits + _part(about) * share * 4 * MODULE_ELEMENTS * width,
         note=f"{depths} further tokens",
     )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.accounting.memory import activation_bytes, weight_copy_bytes
+from tasks.accounting.memory import activation_bytes, head_gradient_bytes, weight_copy_bytes
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.quality import scoring_memory
 from tasks.ledger.predict.steps import Steps
 from tasks.ledger.predict.subject import Subject
+from tasks.training.kernels import FEWEST, LOGITS
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,18 @@ def memory_parts(about: Subject, steps: Steps, weights: float) -> Parts:
         for way in (False, True)
     )
     adapters = int(tokens * steps.elements / 2 * element)
-    logits = constants.LOGIT_BYTES * tokens * steps.labelled * about.anatomy.vocab
+    logits = constants.LOGIT_BYTES * chunk_of_logits(about.anatomy.vocab, tokens * steps.labelled)
+    if steps.trained >= about.anatomy.parameters:  # an adapter leaves the output layer as it is
+        logits += head_gradient_bytes(about.config)
     shapes = constants.SHAPE_BYTES * (steps.lengths - 1) if element == 2 else 0
     wasted = constants.FRAGMENTED * (kept + adapters)
     passing = weight_copy_bytes(about.config, element) + logits + wasted + shapes
     return Parts(weights, float(steps.gradients + steps.state), kept + adapters, checkpointed + adapters, passing)
+
+
+def chunk_of_logits(vocab: int, labelled: float) -> float:
+    """Logits that are in memory at once while `labelled` tokens are learned from."""
+    return vocab * min(labelled, max(FEWEST, LOGITS // vocab))
 
 
 def peak(about: Subject, parts: Parts, kept: float) -> float:

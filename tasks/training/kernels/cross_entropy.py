@@ -9,11 +9,7 @@ from typing import Any
 
 import torch
 
-LOGITS = 1 << 22
-"""Logits at once: few enough for the last cache to hold them, enough for products at the machine's rate."""
-
-FEWEST = 256
-"""Tokens at once at least, whatever the vocabulary."""
+from tasks.training.kernels import FEWEST, LOGITS
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
