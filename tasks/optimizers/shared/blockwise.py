@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -59,6 +60,7 @@ class Blockwise(Ruled, AdamLike):
         return 4 * -(-numbers // self.block_size)
 
 
+@cache
 def dynamic_table(bits: int, signed: bool, device: Any) -> Any:
     """All values of a dynamic exponent code, ascending in [-1, 1] or [0, 1] (arXiv:2110.02861, section 2.1).
 
