@@ -19,7 +19,9 @@ FRUGAL = {
     "deploy_profile.engines": ["llama_cpp"],
     "deploy_profile.gguf": ["Q8_0"],
     "pretrain.steps": 40,
+    "pretrain.checkpoint_every": 10,
     "finetune.steps": 20,
+    "finetune.checkpoint_every": 5,
 }
 
 

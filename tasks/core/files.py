@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def sync(path: Path) -> None:
-    """Let what was written to a file, or the names in a folder, reach the disk."""
+    """Let what was written to a file, or the names in a folder, reach the disk; some file systems know no such folders."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
     finally:
         os.close(opened)
 
