@@ -11,11 +11,14 @@ from tasks.core.errors import Diverged, OverBudget
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, Value, counted, measured, missing
 from tasks.models.chat import IGNORED
+from tasks.models.device import products
 from tasks.training import checkpoint
 from tasks.training.balance import BiasBalance
 from tasks.training.batch import Batch
 from tasks.training.flops import Flops
 from tasks.training.gradient import Gradient
+from tasks.training.precision import lower, steps_of
+from tasks.training.recompute import everything_kept, recompute
 from tasks.training.settings import Settings
 from tasks.training.world import World
 
@@ -46,9 +49,12 @@ class Loop:
         self.model, self.batch, self.settings, self.job, self.validate = model, batch, settings, job, validate
         self.world = world or World()
         self.graph = Graph(model, settings.objective.begin(model, job))
+        recompute(model, settings.gradient_checkpointing)
+        lower(self.graph, settings.precision)
         self.module = self.world.wrap(self.graph)
         named = self.graph.trained()
-        self.optimizer = settings.optimizer.build(named, settings.learning_rate, settings.weight_decay)
+        optimizer = settings.optimizer.build(named, settings.learning_rate, settings.weight_decay)
+        self.optimizer = steps_of(optimizer, settings.optimizer, settings.precision)
         self.gradient = Gradient(self.module, [p for _, p in named], settings, self.world)
         self.balance = BiasBalance(model)
         self.progress = checkpoint.Progress()
@@ -149,14 +155,29 @@ class Loop:
                 "a checkpoint is kept: raise the budget and run again, and it goes on from there",
             )
 
+    def _useful(self) -> float:
+        """Share of the executed FLOPs that the model itself takes, at the first batch: all but what is computed again."""
+        if self.settings.gradient_checkpointing == "none":
+            return 1.0
+        batch = Batch.of(self.batch(0))
+        shape = (batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled)
+        self.model.train()
+        executed = self._count_flops().of(*shape)
+        with everything_kept(self.model):
+            useful = self._count_flops().of(*shape)
+        self.model.eval()
+        return useful / executed
+
     def _metrics(self) -> Metrics:
         done = self.progress
         rate = done.flops / done.seconds
-        peak = self.job.gemm_flops_per_second.get("bfloat16" if self.settings.precision == "bf16" else "float32")
+        peak = self.job.gemm_flops_per_second.get(products(self.settings.precision))
         trainable = sum(p.numel() for _, p in self.graph.trained())
         mfu: Value = missing("the machine's matrix-product rate was not measured")
         if peak:
-            mfu = measured(rate / peak, f"of {peak / 1e9:.0f} GFLOP/s measured in {self.settings.precision}")
+            mfu = measured(
+                self._useful() * rate / peak, f"of {peak / 1e9:.0f} GFLOP/s measured in {self.settings.precision}"
+            )
         return {
             "trainable_parameters": counted(trainable),
             "tokens": counted(done.tokens, "padding included"),
