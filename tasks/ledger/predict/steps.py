@@ -21,6 +21,9 @@ class Steps:
         checkpoints: how often trained weights and optimizer state are written.
         lengths: how many different lengths of batch there are.
         longest: tokens of a sequence in the largest batch, which decides the memory; 0: `context`.
+        parts: that a step's batch is computed in.
+        checkpointing: gradient checkpointing, `none | selective | full`.
+        pure: whether weights, gradients and moments are bfloat16.
     """
 
     count: int
@@ -34,6 +37,9 @@ class Steps:
     checkpoints: int
     lengths: int = 1
     longest: int = 0
+    parts: int = 1
+    checkpointing: str = "none"
+    pure: bool = False
 
     @property
     def largest(self) -> int:

@@ -17,6 +17,13 @@ from tasks.ledger.predict.steps import Steps
 from tasks.ledger.predict.subject import Subject
 from tasks.pretrain.run import VALIDATION_SEQUENCES
 
+KEPT = {
+    "none": "tensors autograd keeps, counted layer by layer",
+    "selective": "blocks' inputs, results of matrix products and attention, and one block's inside",
+    "full": "blocks' inputs and one block's inside",
+}
+"""Way of gradient checkpointing -> what is counted."""
+
 
 def pretrain(about: Subject) -> Metrics:
     """Next-token training of every weight, and one evaluation of the result."""
@@ -27,17 +34,29 @@ def pretrain(about: Subject) -> Metrics:
         tokens=params.batch_size * params.context_length,
         context=params.context_length,
         labelled=1.0,
-        flops=accounting.training_flops_per_token(about.config, params.context_length),
+        flops=accounting.training_flops_per_token(about.config, params.context_length) * _again(about),
         elements=0.0,
         trained=size,
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
+        parts=params.gradient_accumulation_steps,
+        checkpointing=params.gradient_checkpointing,
+        pure=params.precision == "bf16_pure",
     )
     held = min(VALIDATION_SEQUENCES * params.context_length, about.validation_tokens)
     validations = params.steps // params.eval_every + 1 if params.steps else 0
-    metrics = _trained(about, "pretrain", steps, held * validations, base_bytes=4)
+    metrics = _trained(about, "pretrain", steps, held * validations, base_bytes=2 if steps.pure else 4)
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
     return metrics | expected_loss(about, steps.count * steps.tokens)
+
+
+def _again(about: Subject) -> float:
+    """What blocks that are computed again multiply a token's FLOPs by: one more forward pass of everything but the head."""
+    params = about.params.pretrain
+    if params.gradient_checkpointing != "full":
+        return 1.0
+    whole = accounting.training_flops_per_token(about.config, params.context_length)
+    return 1.0 + (whole / 3 - about.anatomy.head_matrix.flops) / whole
 
 
 def finetune(about: Subject) -> Metrics:
@@ -116,8 +135,7 @@ def _trained(about: Subject, stage: str, steps: Steps, validated: float, base_by
             "trainable_parameters": modelled(steps.trained, "exact, from the config"),
             "optimizer_bytes": modelled(8 * steps.trained, "two float32 moments per trainable parameter"),
             "checkpoint_bytes": modelled(12 * steps.trained, "trainable parameters and both moments, float32"),
-            "activation_bytes/none": modelled(parts.activations, "tensors autograd keeps, counted layer by layer"),
-            "activation_bytes/checkpointing": modelled(parts.checkpointed, "blocks' inputs and one block's inside"),
+            **{f"activation_bytes/{way}": modelled(kept, KEPT[way]) for way, kept in parts.ways.items()},
             "training_seconds": modelled(training.wall, "products at the GEMM rate + elements at the bandwidth"),
             "tokens_per_second": modelled(steps.tokens * steps.count / training.wall, "tokens / training_seconds"),
         }
