@@ -71,7 +71,7 @@ def test_training_ends_in_the_same_weights(way: str, tmp_path: Path) -> None:
 
 def test_model_flops_leave_out_what_is_computed_again(tmp_path: Path) -> None:
     """With everything kept a block runs as it did before, and afterwards is computed again as before."""
-    model = new_model(models.config(), 0)
+    model = new_model(models.config(), 0).train()
     loop = Loop(model, batch, settings(gradient_checkpointing="full"), models.job(tmp_path))
     wrapped = blocks_of(model)[0].forward
     executed = loop._count_flops().of(2, 32, 64)
