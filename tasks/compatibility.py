@@ -41,6 +41,7 @@ def problems(params: Params, config: Config) -> list[str]:
         *(conflicts(params.pretrain) if params.pretrain.steps else ()),
         *_grouped(params, config),
         *_objective(params, config),
+        *_steps(params),
         *_training(params, config),
         *_delivery(params, config),
         *_workers(params),
@@ -120,6 +121,30 @@ def _grouped(params: Params, config: Config) -> Iterator[str]:
         yield (
             f"design.{params.design.method}: its experts read {', '.join(odd)} numbers; products of experts need multiples "
             f"of {step}{f' under compress.method {params.compress.method}' if half else ''}: choose such widths"
+        )
+
+
+def _steps(params: Params) -> Iterator[str]:
+    block = params.pretrain
+    if not block.steps:
+        return
+    if block.gradient_accumulation_steps > block.batch_size:
+        yield (
+            f"pretrain.gradient_accumulation_steps: found {block.gradient_accumulation_steps}; a step has "
+            f"{block.batch_size} sequences (pretrain.batch_size): lower it, or raise the batch"
+        )
+    technique = block.optimizer.technique
+    if block.precision == "bf16_pure" and (
+        not technique.elementwise or technique.in_backward or technique.schedule_free
+    ):
+        yield (
+            f"pretrain.precision: found bf16_pure; pretrain.optimizer.method {block.optimizer.method} can't be rounded "
+            "tensor by tensor: set precision to bf16 or fp32, or the optimizer to adamw"
+        )
+    if technique.in_backward and block.gradient_accumulation_steps > 1:
+        yield (
+            f"pretrain.gradient_accumulation_steps: found {block.gradient_accumulation_steps}; pretrain.optimizer.method "
+            f"{block.optimizer.method} drops every gradient at once: set it to 1"
         )
 
 

@@ -12,6 +12,7 @@ from tasks.models.load import new_model
 from tasks.training.flops import counting
 from tasks.training.kernels import compiled as compiling
 from tasks.training.loss import next_token_loss
+from tasks.training.recompute import blocks_of
 from tests.models import config
 
 
@@ -159,7 +160,7 @@ def test_compiled_blocks_compute_the_same() -> None:
         again, quick = gradients(model, inputs, inputs)
     assert again == pytest.approx(loss, rel=1e-5)
     assert close(quick, plain, 1e-3)
-    assert all(block._compiled_call_impl is None for block in compiling.blocks_of(model))
+    assert all(block._compiled_call_impl is None for block in blocks_of(model))
 
 
 def test_auto_compiles_long_runs_of_dense_models_alone() -> None:

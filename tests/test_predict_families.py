@@ -59,7 +59,7 @@ def test_only_llama_models_become_gguf() -> None:
 def test_memory_has_its_parts_and_checkpointing_would_save_some() -> None:
     """Activations grow with the batch, moments and checkpoints do not; gradient checkpointing keeps less."""
     small, large = (plan(params(pretrain__batch_size=n), MACHINE) for n in (8, 32))
-    none, some = "activation_bytes/none", "activation_bytes/checkpointing"
+    none, some = "activation_bytes/none", "activation_bytes/full"
     assert value(large, "pretrain", none) == pytest.approx(4 * value(small, "pretrain", none))
     assert value(large, "pretrain", some) < value(large, "pretrain", none) / 2
     grown = value(large, "pretrain", "peak_memory_bytes") - value(small, "pretrain", "peak_memory_bytes")

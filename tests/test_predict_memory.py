@@ -89,8 +89,8 @@ def test_checkpointing_keeps_inputs_and_one_block() -> None:
     """With n layers: n inputs of the residual stream and one block's inside; fewer labels, fewer rows of the head."""
     shallow, deep = models.config(num_hidden_layers=2), models.config(num_hidden_layers=12)
     stream = 4 * 64 * 100
-    assert activation_bytes(deep, 100, True) - activation_bytes(shallow, 100, True) == 10 * stream
-    assert activation_bytes(deep, 100, True) < activation_bytes(deep, 100) / 4
+    assert activation_bytes(deep, 100, "full") - activation_bytes(shallow, 100, "full") == 10 * stream
+    assert activation_bytes(deep, 100, "full") < activation_bytes(deep, 100) / 4
     assert activation_bytes(deep, 100) - activation_bytes(deep, 100, labelled=0.5) == 50 * 4 * 64 - 50 * 8
     assert activation_bytes(deep, 200) == 2 * activation_bytes(deep, 100)
 

@@ -23,10 +23,14 @@ FULL = 4
 """Bytes of an element outside the matrix products: autocast leaves residual stream, norms and loss in float32."""
 
 
+CHECKPOINTING = ("none", "selective", "full")
+"""Ways of gradient checkpointing, from most kept to least."""
+
+
 def activation_bytes(
     config: Config,
     tokens: int,
-    checkpointing: bool = False,
+    checkpointing: str = "none",
     element: int = 4,
     labelled: float = 1.0,
     context: int | None = None,
@@ -36,7 +40,8 @@ def activation_bytes(
     Args:
         config: a transformers config.
         tokens: of the step, all sequences together.
-        checkpointing: gradient checkpointing (arXiv:1604.06174): every block's input, and one block's inside.
+        checkpointing: `none`, or what is kept of all blocks but one, whose inside is made again: `full` its input
+            (arXiv:1604.06174), `selective` also results of matrix products and attention (arXiv:2205.05198).
         element: bytes of an element in the matrix products: 4, or 2 under bfloat16 autocast.
         labelled: share of the tokens that have a label, and so logits.
         context: tokens of a sequence; None: all are one.
@@ -44,9 +49,18 @@ def activation_bytes(
     anatomy = read(config)
     blocks = [block_bytes_per_token(block, anatomy.width, element, context or tokens) for block in anatomy.blocks]
     inside = sum(blocks)
-    if checkpointing:
+    if checkpointing != "none":
         inside = FULL * anatomy.width * len(blocks) + max(blocks, default=0.0)
+    if checkpointing == "selective":
+        inside += sum(_results(block, element) for block in anatomy.blocks)
     return round(tokens * (inside + _ends(anatomy, element, labelled)))
+
+
+def _results(block: Block, element: int) -> float:
+    """Results of a block's matrix products and fused attention, per token."""
+    products: float = sum(element * matrix.outputs * matrix.active for matrix in block.matrices)
+    attention = [part for part in block.mixings if isinstance(part, Attention)]
+    return products + sum(part.heads * (element * part.value_size + FULL) for part in attention)
 
 
 def weight_copy_bytes(config: Config, element: int = 4) -> int:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tasks import accounting
-from tasks.accounting.memory import activation_bytes
+from tasks.accounting.memory import CHECKPOINTING, activation_bytes
 from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, counted, modelled
@@ -54,8 +54,8 @@ def costs(config: Config) -> Metrics:
         "model_bytes/bfloat16": counted(2 * size, "weights alone"),
         "optimizer_bytes": counted(MOMENTS * size, "every weight trained by AdamW"),
         "checkpoint_bytes": counted((4 + MOMENTS) * size, "float32 weights and AdamW's moments"),
-        "activation_bytes/none": modelled(activation_bytes(config, context, checkpointing=False, element=4), one),
-        "activation_bytes/checkpointing": modelled(
-            activation_bytes(config, context, checkpointing=True, element=4), one
-        ),
+        **{
+            f"activation_bytes/{way}": modelled(activation_bytes(config, context, way, element=4), one)
+            for way in CHECKPOINTING
+        },
     }

@@ -34,7 +34,8 @@ SMALLER = {
 LESS_MEMORY = {
     "data": "data.tokenizer.train.max_bytes or data.max_documents",
     "design": "a smaller design",
-    "pretrain": "pretrain.batch_size, pretrain.context_length or a smaller design",
+    "pretrain": "pretrain.batch_size, pretrain.context_length or a smaller design, raise "
+    "pretrain.gradient_accumulation_steps, or set pretrain.gradient_checkpointing to full",
     "finetune": "finetune.batch_size or finetune.context_length, or use finetune.method: lora",
     "compress": "evaluate.batch_size or evaluate.context_length",
     "deploy_profile": "evaluate.batch_size, evaluate.context_length or deploy_profile.prompt_tokens",

@@ -12,11 +12,13 @@ from typing import Any
 
 from tasks import accounting
 from tasks.accounting import active_parameters, embedding_parameters
+from tasks.accounting.memory import CHECKPOINTING
 from tasks.core.errors import UserError
 from tasks.core.schema import validate
 from tasks.design.family import Family
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.subject import Subject
+from tasks.optimizers import Optimizer
 from tasks.params import Params, override
 from tasks.scaling import law as scaling
 
@@ -44,6 +46,12 @@ LEAST = {
 FREE = ("evaluate", "deploy_profile")
 """Blocks that change how a model is measured, never the model."""
 
+SAME_MODEL = ("pretrain.gradient_accumulation_steps", "pretrain.gradient_checkpointing")
+"""Parameters that change how the same gradient is computed."""
+
+LEANER = {"adafactor": 0.7, "adamw_8bit": 0.6, "lomo": 0.3}
+"""Optimizers with less state than AdamW -> order of memory, where they are registered."""
+
 TOKENIZER_WEIGHT, LORA_LOSS = 0.05, 0.1
 """Assumed: a tokenizer trained on e times less text, and LoRA instead of every weight, as shares of finetuning or text lost."""
 
@@ -64,14 +72,17 @@ class Setting:
     @property
     def free(self) -> bool:
         """Whether the model stays the same."""
-        return all(name.partition(".")[0] in FREE for name in self.assignments)
+        return all(name.partition(".")[0] in FREE or name in SAME_MODEL for name in self.assignments)
 
     def applied(self, params: Params) -> Params | None:
         """`params` with the new values; None where they aren't allowed together."""
         try:
-            return validate(Params, override(params.model_dump(mode="json"), self.assignments))
+            changed = validate(Params, override(params.model_dump(mode="json"), self.assignments))
         except UserError:
             return None
+        block = changed.pretrain
+        technique, parts = block.optimizer.technique, block.gradient_accumulation_steps
+        return None if parts > block.batch_size or (parts > 1 and technique.in_backward) else changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +126,7 @@ def knobs(params: Params, about: Subject) -> list[Knob]:
         values["data.tokenizer.train.max_bytes"] = min(values["data.tokenizer.train.max_bytes"], about.raw_bytes)
     found = [_amount(name, value) for name, value in values.items()]
     found += [_same_tokens(stage, params) for stage in ("pretrain", "finetune")]
+    found += _leaner_steps(params)
     found += [_smaller_design(params, about), *_fewer_engines(params)]
     if params.finetune.method == "full":
         found.append(_knob("finetune.method", [Setting({"finetune.method": "lora"}, 0.5)]))
@@ -153,6 +165,24 @@ def _same_tokens(stage: str, params: Params) -> Knob:
         steps = math.ceil(block.steps * block.batch_size / batch)
         settings.append(Setting({f"{stage}.batch_size": batch, f"{stage}.steps": steps}, batch / block.batch_size))
     return _knob(f"{stage}.batch_size, {stage}.steps", settings)
+
+
+def _leaner_steps(params: Params) -> list[Knob]:
+    """The same steps in less memory: more parts, less kept of each (and computed again)."""
+    block = params.pretrain
+    if not block.steps:
+        return []
+    parts, name = range(block.gradient_accumulation_steps + 1, block.batch_size + 1), SAME_MODEL[0]
+    ways = CHECKPOINTING[CHECKPOINTING.index(block.gradient_checkpointing) + 1 :]
+    shares = {"selective": 0.7, "full": 0.3}  # only their order matters
+    optimizer, method = "pretrain.optimizer.method", block.optimizer.method
+    known = Optimizer.techniques() if method == "adamw" else ()
+    lean = [Setting({optimizer: leaner}, share) for leaner, share in LEANER.items() if leaner in known]
+    return [
+        _knob(optimizer, lean),
+        _knob(name, [Setting({name: more}, block.gradient_accumulation_steps / more) for more in parts]),
+        _knob(SAME_MODEL[1], [Setting({SAME_MODEL[1]: way}, shares[way]) for way in ways]),
+    ]
 
 
 def _smaller_design(params: Params, about: Subject) -> Knob:

@@ -62,6 +62,8 @@ class Change:
         said = [f"{1 - share:.0%} less {words}" for words, share in self.before.shares(self.after).items()]
         if self.before.full and not self.after.full:
             said.append("an adapter instead of every weight")
+        if "pretrain.optimizer.method" in self.setting.assignments:
+            said.append("another optimizer")
         return ", ".join(said).replace("less parameters", "fewer parameters") or "as many tokens, in smaller batches"
 
 

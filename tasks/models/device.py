@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
+from tasks.core.errors import UserError
+
 
 def best_device() -> str:
     """`cuda` where there is one, else `cpu`."""
@@ -21,18 +23,44 @@ def native_bf16() -> bool:
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
+def native_fp8() -> bool:
+    """Whether the machine multiplies 8-bit floats in hardware (CUDA capability 8.9)."""
+    import torch
+
+    return torch.cuda.is_available() and tuple(torch.cuda.get_device_capability()) >= (8, 9)
+
+
 def resolve_precision(precision: str) -> str:
-    """`fp32` or `bf16` for `auto | fp32 | bf16`."""
+    """`precision`, with `auto` made `bf16` where the machine multiplies it natively, else `fp32`.
+
+    Raises:
+        UserError: `fp8` without the hardware or the library it takes.
+    """
+    from importlib.util import find_spec
+
+    if precision == "fp8" and not native_fp8():
+        raise UserError(
+            "pretrain.precision: found fp8; it needs an NVIDIA GPU of compute capability 8.9 or more",
+            "set it to auto, fp32, bf16, fp16 or bf16_pure",
+        )
+    if precision == "fp8" and find_spec("torchao") is None:
+        raise UserError("pretrain.precision: found fp8; it needs torchao", "pip install torchao, or set it to bf16")
     if precision != "auto":
         return precision
     return "bf16" if native_bf16() else "fp32"
 
 
+def products(precision: str) -> str:
+    """Type of the matrix products under a resolved `precision`, as torch calls it."""
+    return {"fp32": "float32", "fp16": "float16", "fp8": "float8"}.get(precision, "bfloat16")
+
+
 def autocast(precision: str) -> AbstractContextManager[object]:
-    """The forward pass in `fp32 | bf16`, weights kept as they are."""
+    """The forward pass under a resolved `precision`, weights kept as they are; bf16_pure's are bfloat16 themselves."""
     import torch
 
-    if precision == "fp32":
+    if precision in ("fp32", "bf16_pure"):
         return nullcontext()
-    context: AbstractContextManager[object] = torch.autocast(best_device(), dtype=torch.bfloat16)
+    kind = torch.float16 if precision == "fp16" else torch.bfloat16
+    context: AbstractContextManager[object] = torch.autocast(best_device(), dtype=kind)
     return context

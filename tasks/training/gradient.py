@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from tasks.core.errors import UserError
 from tasks.models.device import autocast
 from tasks.objectives.technique import Objective
 from tasks.training.batch import Batch
+from tasks.training.precision import LossScale, unscale
 from tasks.training.settings import Settings
 from tasks.training.world import World
 
@@ -38,11 +41,25 @@ class Gradient:
         self.module, self.trained, self.settings, self.world = module, trained, settings, world
         self.moving = optimizer if settings.optimizer.in_backward else None
         self.objective = objective or Objective()
+        self._scaling = LossScale() if settings.precision == "fp16" else None
 
     def compute(self, batch: Batch) -> dict[str, float]:
-        """Leave the gradient of the whole step's `batch` in the trained tensors; what the history shows, with its norm."""
+        """Leave the gradient of the whole step's `batch` in the trained tensors; what the history shows, with its norm.
+
+        An fp16 gradient that overflowed is dropped: there is none then, its norm is 0, and the optimizer has nothing to do.
+
+        Raises:
+            UserError: there are fewer sequences than parts.
+        """
         whole = batch.labelled
         parts = list(self.world.share(batch).parts(self.settings.gradient_accumulation_steps))
+        if len(parts) < self.settings.gradient_accumulation_steps:
+            raise UserError(
+                f"pretrain.gradient_accumulation_steps: found {self.settings.gradient_accumulation_steps}; a worker's share "
+                f"of a step has {len(parts)} sequences",
+                "lower it, or raise pretrain.batch_size",
+            )
+        scale = self._scaling.scale if self._scaling else 1.0
         shown: dict[str, Any] = {}
         for number, part in enumerate(parts, 1):
             share = part.labelled / whole if whole else 0.0
@@ -50,13 +67,13 @@ class Gradient:
             with self.world.syncing(self.module, number == len(parts)):
                 with autocast(self.settings.precision):
                     total, values = self.module(part.inputs, part.labels, part.extras)
-                self._backward(total * self.world.weight(part.labelled, whole))
+                self._backward(total * (scale * self.world.weight(part.labelled, whole)))
             for name, value in values.items():
                 shown[name] = shown.get(name, 0.0) + value * share
         if self.objective.outside:
             shown[OUTSIDE] = self.objective.spent()
         learned = self.world.total({name: float(value) for name, value in shown.items()})
-        return {**learned, "grad_norm": self._norm()}
+        return {**learned, "grad_norm": self._norm(scale)}
 
     def _backward(self, total: Any) -> None:
         if self.moving is None:
@@ -65,15 +82,27 @@ class Gradient:
         with self.moving.moving(self.settings.max_grad_norm):
             total.backward()
 
-    def _norm(self) -> float:
+    def _norm(self, scale: float) -> float:
         """The gradient's norm before it is clipped; an optimizer that has moved already knows it alone."""
         if self.moving is not None:
             return float(self.moving.grad_norm)
-        return self.world.clip(self.trained, self.settings.max_grad_norm)
+        if self._scaling is None:
+            return self.world.clip(self.trained, self.settings.max_grad_norm)
+        unscale(self.trained, scale)
+        norm = self.world.clip(self.trained, self.settings.max_grad_norm)
+        overflowed = not math.isfinite(norm)
+        self._scaling.update(overflowed)
+        if not overflowed:
+            return norm
+        for parameter in self.trained:
+            parameter.grad = None
+        return 0.0
 
     def state(self) -> dict[str, float]:
-        """What the gradients of later steps hang on beside weights and data (a loss scale); a checkpoint keeps it."""
-        return {}
+        """What a resumed run needs beside weights and optimizer."""
+        return self._scaling.state() if self._scaling else {}
 
-    def load(self, state: dict[str, float]) -> None:
-        """Put back what `state` gave."""
+    def load(self, values: dict[str, float]) -> None:
+        """Go on from `state()`."""
+        if self._scaling and values:
+            self._scaling.load(values)

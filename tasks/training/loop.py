@@ -10,12 +10,15 @@ from tasks.core.errors import OverBudget
 from tasks.core.job import Job, Row
 from tasks.core.measure import Metrics, Value, counted, measured, missing
 from tasks.models.chat import IGNORED
+from tasks.models.device import products
 from tasks.training import checkpoint
 from tasks.training.balance import BiasBalance
 from tasks.training.batch import Batch
 from tasks.training.flops import Flops
 from tasks.training.gradient import OUTSIDE, Gradient
 from tasks.training.guard import Guard, Spike, Tally
+from tasks.training.precision import lower, steps_of
+from tasks.training.recompute import everything_kept, recompute
 from tasks.training.settings import WINDOW, Settings
 from tasks.training.watching import shown
 from tasks.training.world import World
@@ -52,9 +55,12 @@ class Loop:
         self.world = world or World()
         self.objective = settings.objective.begin(model, job, settings.teacher)
         self.graph = Graph(model, self.objective)
+        recompute(model, settings.gradient_checkpointing)
+        lower(self.graph, settings.precision)
         self.module = self.world.wrap(self.graph)
         named = self.graph.trained()
-        self.optimizer = self.world.optimizer(settings.optimizer, named, settings.learning_rate, settings.weight_decay)
+        optimizer = self.world.optimizer(settings.optimizer, named, settings.learning_rate, settings.weight_decay)
+        self.optimizer = steps_of(optimizer, settings.optimizer, settings.precision)
         self.gradient = Gradient(
             self.module, [p for _, p in named], settings, self.world, self.optimizer, self.objective
         )
@@ -205,7 +211,18 @@ class Loop:
 
     def _peak(self) -> float | None:
         """The machine's measured rate of matrix products in the arithmetic of the run, FLOP/s."""
-        return self.job.gemm_flops_per_second.get("bfloat16" if self.settings.precision == "bf16" else "float32")
+        return self.job.gemm_flops_per_second.get(products(self.settings.precision))
+
+    def _useful(self) -> float:
+        """Share of the executed FLOPs that the model itself takes, at the first batch: all but what is computed again."""
+        if self.settings.gradient_checkpointing == "none":
+            return 1.0
+        batch = Batch.of(self.batch(0))
+        shape = (batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled)
+        executed = self._count_flops().of(*shape)
+        with everything_kept(self.model):
+            useful = self._count_flops().of(*shape)
+        return useful / executed
 
     def _metrics(self) -> Metrics:
         done, peak, skipped = self.progress, self._peak(), sorted(self.guard.skipped)
@@ -213,7 +230,9 @@ class Loop:
         trainable = sum(p.numel() for _, p in self.graph.trained())
         mfu: Value = missing("the machine's matrix-product rate was not measured")
         if peak:
-            mfu = measured(rate / peak, f"of {peak / 1e9:.0f} GFLOP/s measured in {self.settings.precision}")
+            mfu = measured(
+                self._useful() * rate / peak, f"of {peak / 1e9:.0f} GFLOP/s measured in {self.settings.precision}"
+            )
         return {
             "trainable_parameters": counted(trainable),
             "tokens": counted(done.tokens, "padding included"),

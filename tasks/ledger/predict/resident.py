@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.accounting.memory import activation_bytes, head_gradient_bytes, weight_copy_bytes
+from tasks.accounting.memory import CHECKPOINTING, activation_bytes, head_gradient_bytes, weight_copy_bytes
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.quality import scoring_memory
 from tasks.ledger.predict.steps import Steps
@@ -19,15 +19,15 @@ class Parts:
     Attributes:
         weights: of the model in memory.
         trained: gradients, and the optimizer's state, of what is trained.
-        activations: what autograd keeps.
-        checkpointed: the same under gradient checkpointing, which no stage uses yet.
+        ways: what autograd keeps, by way of gradient checkpointing.
+        activations: the same in the way that is chosen.
         passing: copies of weights, logits and their gradients, what the allocator can't use again.
     """
 
     weights: float
     trained: float
+    ways: dict[str, int]
     activations: int
-    checkpointed: int
     passing: float
 
     @property
@@ -39,21 +39,25 @@ class Parts:
 def memory_parts(about: Subject, steps: Steps, weights: float) -> Parts:
     """The parts of a training run; none but the weights where no step is taken."""
     if not steps.count:
-        return Parts(weights, 0.0, 0, 0, 0.0)
-    tokens = steps.tokens / steps.context * steps.largest
-    element = 2 if steps.dtype == "bfloat16" else 4
-    kept, checkpointed = (
-        activation_bytes(about.config, int(tokens), way, element, steps.labelled, steps.largest)
-        for way in (False, True)
-    )
+        return Parts(weights, 0.0, {}, 0, 0.0)
+    sequences = -(-(steps.tokens / steps.context) // steps.parts)  # of the largest part
+    tokens = sequences * steps.largest
+    element = 4 if steps.dtype == "float32" else 2
     adapters = int(tokens * steps.elements / 2 * element)
+    ways = {
+        way: activation_bytes(about.config, int(tokens), way, element, steps.labelled, steps.largest) + adapters
+        for way in CHECKPOINTING
+    }
+    kept = ways[steps.checkpointing]
     logits = constants.LOGIT_BYTES * chunk_of_logits(about.anatomy.vocab, tokens * steps.labelled)
     if steps.trained >= about.anatomy.parameters:  # an adapter leaves the output layer as it is
         logits += head_gradient_bytes(about.config)
     shapes = constants.SHAPE_BYTES * (steps.lengths - 1) if element == 2 else 0
-    wasted = constants.FRAGMENTED * (kept + adapters)
-    passing = weight_copy_bytes(about.config, element) + logits + wasted + shapes
-    return Parts(weights, float(steps.gradients + steps.state), kept + adapters, checkpointed + adapters, passing)
+    wasted = constants.FRAGMENTED * kept
+    copies = 0 if steps.pure else weight_copy_bytes(about.config, element)
+    passing = copies + logits + wasted + shapes
+    share = 0.5 if steps.pure else 1.0  # gradients and moments in bfloat16
+    return Parts(weights, share * (steps.gradients + steps.state), ways, kept, passing)
 
 
 def chunk_of_logits(vocab: int, labelled: float) -> float:

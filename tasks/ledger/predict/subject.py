@@ -89,9 +89,9 @@ class Subject:
         return min(self.params.evaluate.max_bytes, test) / self.bytes_per_token
 
     def precision(self, wanted: str) -> str:
-        """Type of the matrix products for `precision: auto | fp32 | bf16`."""
-        bf16 = wanted == "bf16" or (wanted == "auto" and self.machine.native_bf16)
-        return "bfloat16" if bf16 else "float32"
+        """Type of the matrix products for a `precision`, as rates are known for it: fp16 and fp8 go as bfloat16."""
+        half = wanted not in ("auto", "fp32") or (wanted == "auto" and self.machine.native_bf16)
+        return "bfloat16" if half else "float32"
 
     @property
     def stored_dtype(self) -> str:

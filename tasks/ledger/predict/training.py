@@ -23,6 +23,13 @@ from tasks.pretrain.training import VALIDATION_SEQUENCES
 NOTHING = Beside()
 """Of next-token training."""
 
+KEPT = {
+    "none": "tensors autograd keeps, counted layer by layer",
+    "selective": "blocks' inputs, results of matrix products and attention, and one block's inside",
+    "full": "blocks' inputs and one block's inside",
+}
+"""Way of gradient checkpointing -> what is counted."""
+
 
 def pretrain(about: Subject) -> Metrics:
     """Training of every weight under the chosen objective, and one evaluation of the result."""
@@ -34,22 +41,35 @@ def pretrain(about: Subject) -> Metrics:
         tokens=params.batch_size * params.context_length,
         context=params.context_length,
         labelled=1.0,
-        flops=accounting.training_flops_per_token(about.config, params.context_length) + extra.flops,
+        flops=accounting.training_flops_per_token(about.config, params.context_length) * _again(about) + extra.flops,
         elements=0.0,
         trained=size + extra.parameters,
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
         state=optimizer.state_bytes(shapes),
         gradients=4 * (max(map(prod, shapes)) if optimizer.in_backward else size),
+        parts=params.gradient_accumulation_steps,
+        checkpointing=params.gradient_checkpointing,
+        pure=params.precision == "bf16_pure",
     )
     held = min(VALIDATION_SEQUENCES * params.context_length, about.validation_tokens)
     validations = params.steps // params.eval_every + 1 if params.steps else 0
-    metrics = _trained(about, "pretrain", steps, held * validations, base_bytes=4, extra=extra)
+    base = 2 if steps.pure else 4
+    metrics = _trained(about, "pretrain", steps, held * validations, base_bytes=base, extra=extra)
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
     if extra.cache is not None:
         metrics["teacher_cache_bytes"] = modelled(extra.cache, f"log-probabilities and ids; {extra.note}")
     passes = -(-int(held // params.context_length) // params.batch_size) * validations
     return communication(about, metrics, passes) | expected_loss(about, steps.count * steps.tokens)
+
+
+def _again(about: Subject) -> float:
+    """What blocks that are computed again multiply a token's FLOPs by: one more forward pass of everything but the head."""
+    params = about.params.pretrain
+    if params.gradient_checkpointing != "full":
+        return 1.0
+    whole = accounting.training_flops_per_token(about.config, params.context_length)
+    return 1.0 + (whole / 3 - about.anatomy.head_matrix.flops) / whole
 
 
 def finetune(about: Subject) -> Metrics:
@@ -138,8 +158,7 @@ def _trained(
             "trainable_parameters": modelled(steps.trained, "exact, from the config"),
             "optimizer_bytes": modelled(steps.state, "the optimizer's state, from the shapes of what is trained"),
             "checkpoint_bytes": modelled(_checkpoint(steps), "trainable parameters, float32, and optimizer state"),
-            "activation_bytes/none": modelled(parts.activations, "tensors autograd keeps, counted layer by layer"),
-            "activation_bytes/checkpointing": modelled(parts.checkpointed, "blocks' inputs and one block's inside"),
+            **{f"activation_bytes/{way}": modelled(kept, KEPT[way]) for way, kept in parts.ways.items()},
             "training_seconds": modelled(training.wall, "products at the GEMM rate + elements at the bandwidth"),
             "tokens_per_second": modelled(steps.tokens * steps.count / training.wall, "tokens / training_seconds"),
         }

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tasks.core.errors import UserError
+from tasks.training.recompute import blocks_of
 
 COMPILE_SECONDS = 45.0
 """What compiling a block's forward and backward pass took on two cores (torch 2.13, GCC): once a run."""
@@ -61,7 +62,7 @@ def has_compiler() -> bool:
 @contextmanager
 def compiled(model: Any) -> Iterator[None]:
     """Run the model's blocks compiled inside; afterwards they are as they were."""
-    blocks = list(blocks_of(model))
+    blocks = blocks_of(model)
     for block in blocks:
         block.compile(dynamic=False)
     try:
@@ -73,12 +74,3 @@ def compiled(model: Any) -> Iterator[None]:
     finally:
         for block in blocks:
             block._compiled_call_impl = None
-
-
-def blocks_of(model: Any) -> Any:
-    """The decoder's blocks: a ModuleList named `layers` or `blocks` in every architecture of transformers."""
-    from tasks.training.loss import causal_of
-
-    decoder = causal_of(model).get_decoder()
-    found = getattr(decoder, "layers", None)
-    return decoder.blocks if found is None else found

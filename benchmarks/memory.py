@@ -1,0 +1,123 @@
+"""Peak resident memory of training steps, each way in a process of its own, beside the prediction.
+
+`python -m benchmarks.memory [--parameters 5000000] [--out benchmarks/results/memory.md]`
+
+The figure is the process's largest resident set (`getrusage`) less what was resident when libraries were loaded and
+before the model was built: weights, gradients, moments, activations and passing memory of three steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BATCH, CONTEXT, VOCAB, STEPS = 16, 256, 4096, 3
+WAYS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "selective checkpointing": {"gradient_checkpointing": "selective"},
+    "full checkpointing": {"gradient_checkpointing": "full"},
+    "4 parts": {"gradient_accumulation_steps": 4},
+    "full checkpointing, 4 parts": {"gradient_checkpointing": "full", "gradient_accumulation_steps": 4},
+    "bf16_pure": {"precision": "bf16_pure"},
+}
+"""What is done to save memory -> settings of the loop."""
+
+
+def blueprint(parameters: int) -> dict[str, Any]:
+    """The Llama that is trained."""
+    from tasks.core.schema import validate
+    from tasks.design import Design
+
+    chosen = validate(Design, {"method": "llama", "llama": {"parameters": parameters}})
+    return chosen.technique.blueprint(VOCAB, Path("none"))
+
+
+def child(parameters: int, way: str) -> None:
+    """Train and print bytes above the libraries."""
+    import resource
+    import tempfile
+
+    import psutil
+    import torch
+
+    from tasks.core.job import Job
+    from tasks.models.load import new_model
+    from tasks.training.batch import Batch
+    from tasks.training.loop import Loop
+    from tasks.training.loss import next_token_loss
+    from tasks.training.schedule import Schedule
+    from tasks.training.settings import Settings
+
+    config = blueprint(parameters)
+    tiny = config | {"num_hidden_layers": 1}
+    ids = torch.zeros(1, 8, dtype=torch.long)
+    next_token_loss(new_model(tiny, 0), ids, ids).backward()  # what libraries load when they are first used
+    before = psutil.Process().memory_info().rss
+    run = {"precision": "fp32"} | WAYS[way]
+    settings = Settings(STEPS, 1e-3, Schedule(warmup_steps=1), 0.1, 1.0, checkpoint_every=1000, seed=0, **run)
+    loop = Loop(new_model(config, 0), lambda step: rows(step), settings, Job("memory", Path(tempfile.mkdtemp())))
+    loop.model.train()
+    for step in range(STEPS):
+        loop.gradient.compute(Batch.of(rows(step)))
+        loop.optimizer.step()
+        loop.optimizer.zero_grad(set_to_none=True)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+
+
+def rows(step: int) -> tuple[Any, Any]:
+    """Random tokens."""
+    import torch
+
+    ids = torch.randint(0, VOCAB, (BATCH, CONTEXT + 1), generator=torch.Generator().manual_seed(step))
+    return ids[:, :-1], ids[:, 1:]
+
+
+def predicted(parameters: int, way: str) -> float:
+    """The same from formulas alone."""
+    from tasks.accounting import parameters as count
+    from tasks.accounting.memory import activation_bytes
+    from tasks.ledger.predict import constants
+
+    config, run = blueprint(parameters), WAYS[way]
+    pure = run.get("precision") == "bf16_pure"
+    tokens = BATCH * CONTEXT // run.get("gradient_accumulation_steps", 1)
+    kept = activation_bytes(
+        config, tokens, run.get("gradient_checkpointing", "none"), 2 if pure else 4, context=CONTEXT
+    )
+    return (
+        (8 if pure else 16) * count(config) + (1 + constants.FRAGMENTED) * kept + constants.LOGIT_BYTES * tokens * VOCAB
+    )
+
+
+def main() -> None:
+    """Measure every way and write the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--parameters", type=int, default=5_000_000)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/memory.md"))
+    parser.add_argument("--ways", nargs="*", default=list(WAYS))
+    parser.add_argument("--child", default="")
+    asked = parser.parse_args()
+    if asked.child:
+        return child(asked.parameters, asked.child)
+    lines = [
+        f"Peak resident memory above the libraries, Llama of {asked.parameters / 1e6:g}M parameters, {BATCH} x {CONTEXT} "
+        f"tokens, {STEPS} steps on the CPU, AdamW (`python -m benchmarks.memory`).",
+        "",
+        "| saved by | measured MiB | predicted MiB | predicted / measured |",
+        "|---|---:|---:|---:|",
+    ]
+    for way in asked.ways:
+        command = [sys.executable, "-m", "benchmarks.memory", "--parameters", str(asked.parameters), "--child", way]
+        measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+        formula = predicted(asked.parameters, way)
+        lines.append(f"| {way} | {measured / 2**20:.0f} | {formula / 2**20:.0f} | {formula / measured:.2f} |")
+        asked.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return None
+
+
+if __name__ == "__main__":
+    main()
