@@ -160,8 +160,8 @@ def table(found: dict[int, dict[str, Any]], steps: int) -> str:
         lines += rows(workers, steps, results)
     lines += [
         "",
-        "gloo has no reduce-scatter of its own: it all-reduces and throws the rest away, so zero2 and zero3 put one more "
-        "copy of the gradients on the wire than a ring (NCCL's) would.",
+        "zero2 and zero3 put one more copy of the gradients on the wire than a ring would: what the kernel counts is what "
+        "follows if gloo makes a reduce-scatter of an all-reduce and throws the rest away.",
     ]
     return "\n".join(lines) + "\n"
 
