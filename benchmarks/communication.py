@@ -139,23 +139,13 @@ def rows(workers: int, steps: int, results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Measure and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.worker:
-        worker(given.worker, given.steps)
-        return
-    found = {workers: measured(workers, given.steps) for workers in given.workers}
+def table(found: dict[int, dict[str, Any]], steps: int) -> str:
+    """The page, of the numbers of workers measured so far."""
     first = next(iter(found.values()))["one process"]
     lines = [
         "# What workers send each other",
         "",
-        f"`python benchmarks/communication.py --workers {' '.join(map(str, found))} --steps {given.steps}`: a Llama of "
+        f"`python benchmarks/communication.py --workers {' '.join(map(str, found))} --steps {steps}`: a Llama of "
         f"{first['trainable_parameters']:,} parameters, {ROWS} rows of {LENGTH} bytes a step, AdamW in float32, gloo on loopback.",
         "",
         "Counted: bytes of the collectives that ran, as a ring sends them (all-reduce 2 (p-1)/p, others (p-1)/p), gradients and "
@@ -167,13 +157,30 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for workers, results in found.items():
-        lines += rows(workers, given.steps, results)
+        lines += rows(workers, steps, results)
     lines += [
         "",
-        "gloo has no reduce-scatter of its own: it all-reduces and throws the rest away, so zero2 and zero3 put one more "
-        "copy of the gradients on the wire than a ring (NCCL's) would.",
+        "zero2 and zero3 put one more copy of the gradients on the wire than a ring would: what the kernel counts is what "
+        "follows if gloo makes a reduce-scatter of an all-reduce and throws the rest away.",
     ]
-    (given.out / "communication.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        worker(given.worker, given.steps)
+        return
+    found: dict[int, dict[str, Any]] = {}
+    for workers in given.workers:
+        found[workers] = measured(workers, given.steps)
+        (given.out / "communication.md").write_text(table(found, given.steps), encoding="utf-8")
 
 
 if __name__ == "__main__":

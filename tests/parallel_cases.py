@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -105,6 +106,10 @@ def main() -> None:
             if name in RESUMED:
                 with suppress(KeyboardInterrupt):
                     trained(new(), place / "resumed", parts, stop=4)
+                everyone.agreed("the checkpoint is written")
+                if name == "zero3" and everyone.is_main:
+                    shutil.copytree(place / "resumed", place / "alone")
+                    save_file(trained(World(), place / "alone")[0], place / "alone.safetensors")
                 again, _ = trained(new(), place / "resumed", parts)
             weights, metrics = trained(new(), place / "work", parts)
             if everyone.is_main:

@@ -94,6 +94,13 @@ def test_interrupted_workers_go_on_bit_for_bit(ran: Path, case: str) -> None:
 
 
 @pytest.mark.slow
+def test_one_process_goes_on_where_shards_stopped(ran: Path) -> None:
+    """Checkpoints hold whole tensors: another number of workers ends at the same weights."""
+    one, alone = weights(ran / "one"), weights(ran / "zero3", "alone")
+    assert max(float((one[name] - alone[name]).abs().max()) for name in one) < TOLERANCE
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["zero1", "zero2", "zero3"])
 def test_shards_hold_half_of_the_optimizer(ran: Path, case: str) -> None:
     """With two workers, each keeps about half of the optimizer's state."""

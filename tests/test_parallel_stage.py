@@ -20,8 +20,8 @@ from tasks.pretrain.workers import environment
 from tasks.training.parallel import Parallel
 from tests.parallel_stage import pretrained
 
-STEPS = 300
-"""Enough to be at work for some seconds."""
+STEPS = 120
+"""Enough to be at work for a second."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def checkpoints(folder: Path) -> list[str]:
 def workers(parent: int) -> list[psutil.Process]:
     """Training processes below one, in no order."""
     found = psutil.Process(parent).children(recursive=True)
-    return [process for process in found if "tasks.pretrain.worker" in " ".join(process.cmdline()[-3:-1])]
+    return [process for process in found if "RANK" in process.environ()]
 
 
 def wait_for(condition: object, seconds: float = 400.0) -> None:

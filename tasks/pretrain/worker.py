@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -62,7 +61,9 @@ class SilentJob(Job):
 
 def main() -> int:
     """Train; returns the exit code. What can't be mended by starting again is left for the stage, with exit code 0."""
-    dies_with_parent(signal.SIGKILL)()
+    dies_with_parent()()
+    if os.getppid() == 1:  # it had died before
+        return 1
     spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     room = Room.of(Path(spec["work"]))
     if room.errors():  # torchrun starts everyone again when one fails because another has given up

@@ -22,9 +22,6 @@ from tasks.training.parallel import Parallel
 POLL_SECONDS = 0.1
 """Time between two looks at the budget."""
 
-GRACE_SECONDS = 20.0
-"""What torchrun gets to end its workers before it is killed; they die with it."""
-
 KINDS = {kind.__name__: kind for kind in (UserError, OverBudget, Diverged)}
 
 
@@ -155,7 +152,7 @@ def environment(parallel: Parallel) -> dict[str, str]:
 
 def _watched(command: list[str], parallel: Parallel, room: Room, job: Job) -> int:
     """Torchrun's exit code; whatever ends this process ends the workers."""
-    die_with_parent = dies_with_parent(signal.SIGTERM)
+    die_with_parent = dies_with_parent()
     with subprocess.Popen(
         command, env=environment(parallel), stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent
     ) as torchrun:
@@ -174,22 +171,18 @@ def _watched(command: list[str], parallel: Parallel, room: Room, job: Job) -> in
 
 
 def _end(torchrun: subprocess.Popen[bytes]) -> None:
-    if torchrun.poll() is not None:
-        return
-    torchrun.terminate()
-    try:
-        torchrun.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
+    """At once, and its workers with it: asked politely it would print a traceback, and checkpoints are atomic."""
+    if torchrun.poll() is None:
         torchrun.kill()
 
 
-def dies_with_parent(by: signal.Signals) -> Any:
-    """A function that makes the process it is called in receive `by` when its parent dies, however that dies (Linux)."""
+def dies_with_parent() -> Any:
+    """A function that has the process it is called in killed when its parent dies, however that dies (Linux)."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def call() -> None:
         PR_SET_PDEATHSIG = 1  # noqa: N806 (linux/prctl.h)
-        libc.prctl(PR_SET_PDEATHSIG, int(by))
+        libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
     return call
 
