@@ -26,7 +26,7 @@ from tasks.models.load import (
     weight_shapes,
 )
 from tasks.pretrain import Pretrain
-from tasks.pretrain.batches import Shard
+from tasks.pretrain.batches import Batches, Shard
 from tasks.training.loop import Loop
 from tasks.training.settings import Settings
 
@@ -106,7 +106,8 @@ def _train(model: Any, params: Pretrain, seed: int, data: Path, job: Job) -> Met
 
     model.requires_grad_(True)
     settings = settings_of(params, seed, precision)
-    loop = Loop(model, lambda step: train.batch(step, params.batch_size, seed), settings, job, validate)
+    batches = Batches(train, params.sampling, params.batch_size, params.steps, seed)
+    loop = Loop(model, batches.batch, settings, job, validate)
     return loop.run() | {"validation_loss": measured(validate(), f"{len(held)} sequences")}
 
 

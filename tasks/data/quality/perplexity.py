@@ -32,14 +32,15 @@ class Perplexity(Filter):
 
     def drops(self, spill: Spill) -> dict[str, str]:
         """The documents with the most bits per byte."""
-        counts, left = self._counters(), self.sample_bytes
-        for text in spill.texts("train"):
-            content = text.encode()[:left]
-            self._count(counts, content)
-            left -= len(content)
+        counts, left, sampled = self._counters(), self.sample_bytes, set[str]()
+        for _, document in spill.rows("train"):
             if left <= 0:
                 break
-        scores = {d.path: -self._bits(counts, d.text.encode()) for _, d in spill.rows("train")}
+            content = document.text.encode()
+            self._count(counts, content)
+            sampled.add(document.path)
+            left -= len(content)
+        scores = {d.path: -self._bits(counts, d.text.encode(), d.path in sampled) for _, d in spill.rows("train")}
         return kept_best(scores, self.keep_fraction, "perplexity")
 
     def _counters(self) -> list[Any]:
@@ -66,17 +67,28 @@ class Perplexity(Filter):
         for table, slots in zip(counts, self._slots(content), strict=True):
             table += np.bincount(slots, minlength=SLOTS).astype(np.uint32)
 
-    def _bits(self, counts: list[Any], content: bytes) -> float:
-        """Bits per byte: each order's estimate is mixed with the next shorter one's."""
+    def _bits(self, counts: list[Any], content: bytes, sampled: bool) -> float:
+        """Bits per byte: each order's estimate is mixed with the next shorter one's.
+
+        A document of the sample is scored without what was counted in it, or the model would know it by heart.
+        """
         import numpy as np
 
         slots = self._slots(content)
+        seen = [self._seen(table, slot, sampled) for table, slot in zip(counts, slots, strict=True)]
         chance = np.full(len(content), 1 / 256)
-        for order, (context, gram) in enumerate(pairwise(range(self.order + 1))):
+        for context, gram in pairwise(range(self.order + 1)):
             # a context is the n-gram of one order less that ended a byte earlier
-            before = np.concatenate([counts[context][slots[order][:1]], counts[context][slots[order][:-1]]])
-            seen = np.minimum(
-                counts[gram][slots[gram]], before
-            )  # two n-grams in one slot must not exceed their context
-            chance = (seen + STRENGTH * chance) / (before + STRENGTH)
+            before = np.concatenate([seen[context][:1], seen[context][:-1]])
+            among = np.minimum(seen[gram], before)  # two n-grams in one slot must not exceed their context
+            chance = (among + STRENGTH * chance) / (before + STRENGTH)
         return float(-np.log2(chance).mean())
+
+    def _seen(self, table: Any, slots: Any, sampled: bool) -> Any:
+        """How often each slot was counted, in other documents."""
+        import numpy as np
+
+        if not sampled:
+            return table[slots].astype(np.float64)
+        _, inverse, own = np.unique(slots, return_inverse=True, return_counts=True)
+        return table[slots].astype(np.float64) - own[inverse]
