@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE_BYTES = 120_000_000
+SOURCE_BYTES = 40_000_000
 ALLOWED_BYTES = SOURCE_BYTES // 5
 
 CODE = """
