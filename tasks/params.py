@@ -73,9 +73,10 @@ def override(values: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str
     result = copy.deepcopy(values)
     known = dict(flatten(Params().model_dump(mode="json")))
     for name, value in assignments.items():
-        if name not in known and not any(key.startswith(f"{name}.") for key in known):
+        inside = any(value == {} and name.startswith(f"{key}.") for key, value in known.items())
+        if name not in known and not inside and not any(key.startswith(f"{name}.") for key in known):
             raise UserError(f"{name}: unknown parameter", _nearest(name, list(known)))
-        *parents, last = name.split(".")
+        *parents, last = _parts(name, known)
         block = result
         for parent in parents:
             block = block.setdefault(parent, {})
@@ -83,6 +84,14 @@ def override(values: dict[str, Any], assignments: Mapping[str, Any]) -> dict[str
                 raise UserError(f"{name}: {parent} is a section, and was given the value {block!r}")
         block[last] = value
     return result
+
+
+def _parts(name: str, known: Mapping[str, Any]) -> list[str]:
+    """The blocks on the way to a parameter; what follows a parameter that is a mapping is one key, dots and all."""
+    for key, value in known.items():
+        if value == {} and name.startswith(f"{key}."):
+            return [*key.split("."), name.removeprefix(f"{key}.")]
+    return name.split(".")
 
 
 def _nearest(name: str, known: list[str]) -> str:

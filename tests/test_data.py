@@ -11,7 +11,8 @@ import pytest
 
 from tasks.core.errors import UserError
 from tasks.data import Data, Tokenizer
-from tasks.data.documents import Document, read, split
+from tasks.data.corpus import survey
+from tasks.data.documents import Document, split
 from tasks.data.instructions import docstring_chats
 from tasks.data.run import run
 from tasks.data.train import Train
@@ -37,6 +38,11 @@ def many(count: int = 40) -> dict[str, str]:
     """Small distinct Python files."""
     body = 'def f{0}(x):\n    """Return x plus {0}, as an integer."""\n    return x + {0}\n'
     return {f"m{i}__py": body.format(i) * 3 for i in range(count)}
+
+
+def texts(source: Path) -> list[str]:
+    """The texts a source is kept as, sorted."""
+    return sorted(document.text for document in survey(source, "text").documents())
 
 
 def test_shards_hold_every_byte(tmp_path: Path) -> None:
@@ -82,17 +88,17 @@ def test_split_does_not_depend_on_others() -> None:
 
 def test_duplicates_are_dropped(tmp_path: Path) -> None:
     """The same text under two names is kept once and counted."""
-    corpus = read(folder(tmp_path, a__txt="one", b__txt="one", c__txt="two", d__txt="three"), "text")
-    assert corpus.duplicates == 1
-    assert sorted(d.text for d in corpus.documents) == ["one", "three", "two"]
+    source = folder(tmp_path, a__txt="one", b__txt="one", c__txt="two", d__txt="three")
+    assert survey(source, "text").duplicates == 1
+    assert texts(source) == ["one", "three", "two"]
 
 
 def test_bad_files_are_left_out_and_named(tmp_path: Path) -> None:
     """An empty, a binary and a wrongly encoded file among good ones are left out, each with its reason."""
     bad = {"empty__txt": b"", "binary__txt": b"\x7fELF\0\0", "latin__txt": "naïve".encode("latin-1")}
-    corpus = read(folder(tmp_path, **many(5), **bad), "text")
-    assert len(corpus.documents) == 5
-    assert {line.split(":")[0] for line in corpus.unreadable} == {"empty.txt", "binary.txt", "latin.txt"}
+    corpus = survey(folder(tmp_path, **many(5), **bad), "text")
+    assert len(corpus.entries) == len(list(corpus.documents())) == 5
+    assert {line.split(":")[0] for line in corpus.files.unreadable} == {"empty.txt", "binary.txt", "latin.txt"}
 
 
 @pytest.mark.parametrize(
@@ -112,13 +118,13 @@ def test_bad_files_are_left_out_and_named(tmp_path: Path) -> None:
 def test_bad_sources_are_refused_in_words(tmp_path: Path, files: dict[str, str | bytes], said: str) -> None:
     """A source nothing can be made of is refused with the reason."""
     with pytest.raises(UserError, match=said):
-        read(folder(tmp_path, **files), "text")
+        survey(folder(tmp_path, **files), "text")
 
 
 def test_missing_source_is_named(tmp_path: Path) -> None:
     """A folder that isn't there is named."""
     with pytest.raises(UserError, match="nowhere"):
-        read(tmp_path / "nowhere", "text")
+        survey(tmp_path / "nowhere", "text")
 
 
 def test_missing_column_lists_the_others(tmp_path: Path) -> None:
@@ -128,7 +134,7 @@ def test_missing_column_lists_the_others(tmp_path: Path) -> None:
 
     pq.write_table(pa.table({"body": ["a", "b", "c"]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="body"):
-        read(tmp_path / "a.parquet", "text")
+        survey(tmp_path / "a.parquet", "text")
 
 
 def test_formats_meet_in_documents(tmp_path: Path) -> None:
@@ -136,11 +142,11 @@ def test_formats_meet_in_documents(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts = ["one", "two", "three"]
-    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
-    found = [sorted(d.text for d in read(tmp_path / name, "text").documents) for name in ("a.parquet", "a.jsonl")]
-    assert found[0] == found[1] == sorted(texts)
+    rows = ["one", "two", "three"]
+    pq.write_table(pa.table({"text": rows}), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in rows))
+    found = [texts(tmp_path / name) for name in ("a.parquet", "a.jsonl")]
+    assert found[0] == found[1] == sorted(rows)
 
 
 def test_docstrings_become_chats() -> None:
@@ -158,8 +164,8 @@ def test_records_as_the_web_has_them(tmp_path: Path) -> None:
     rows = [{"text": "one\u2028two"}, {"text": "half \ud83d"}, {"text": " "}, {"text": "three"}]
     content = "\n".join(json.dumps(row, ensure_ascii=i == 1) for i, row in enumerate(rows))
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + content.encode())
-    found = {d.text for d in read(tmp_path / "a.jsonl", "text").documents}
-    assert found == {"one\u2028two", "half ?", "three"}
+    found = texts(tmp_path / "a.jsonl")
+    assert set(found) == {"one\u2028two", "half ?", "three"}
 
 
 def test_one_path_for_many_rows(tmp_path: Path) -> None:
@@ -167,8 +173,8 @@ def test_one_path_for_many_rows(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts = [f"text {i}" for i in range(100)]
-    pq.write_table(pa.table({"text": texts, "path": ["same"] * 100}), tmp_path / "a.parquet")
-    documents = read(tmp_path / "a.parquet", "text").documents
+    rows = [f"text {i}" for i in range(100)]
+    pq.write_table(pa.table({"text": rows, "path": ["same"] * 100}), tmp_path / "a.parquet")
+    documents = survey(tmp_path / "a.parquet", "text").entries
     assert len({d.path for d in documents}) == 100
     assert all(len(part) > 3 for part in split(documents, 0.2, 0.2).values())

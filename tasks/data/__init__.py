@@ -7,7 +7,10 @@ import json
 from pydantic import Field, PositiveInt
 
 from tasks.core.schema import Choice, Section
+from tasks.data.deduplication import Deduplication
+from tasks.data.importance import Importance
 from tasks.data.pretrained import Pretrained
+from tasks.data.quality import Quality
 from tasks.data.train import Train
 
 
@@ -35,11 +38,17 @@ class Data(Section):
     """Use only that many documents (by a hash of their path); null: all."""
     max_instructions: PositiveInt = 4000
     """Keep at most this many chat examples."""
+    deduplication: Deduplication = Deduplication()
+    quality: Quality = Quality()
+    importance: Importance = Importance()
+    contamination_ngram: PositiveInt | None = 13
+    """Count test documents that share that many words in a row with the training text; null: don't look."""
     tokenizer: Tokenizer = Tokenizer()
 
     @property
     def identity(self) -> str:
         """Everything that decides what the stage writes, as text: techniques that aren't chosen don't."""
-        fields = self.model_dump(mode="json", exclude={"tokenizer"})
-        chosen = {self.tokenizer.method: self.tokenizer.technique.model_dump(mode="json")}
-        return json.dumps(fields | {"tokenizer": chosen}, sort_keys=True)
+        choices = {name: value for name, value in self if isinstance(value, Choice)}
+        fields = self.model_dump(mode="json", exclude=set(choices))
+        chosen = {name: {made.method: made.technique.model_dump(mode="json")} for name, made in choices.items()}
+        return json.dumps(fields | chosen, sort_keys=True)

@@ -1,17 +1,17 @@
-"""Documents out of files: text, Python, JSON Lines, Parquet; duplicates dropped; split by a hash of the path."""
+"""Documents out of files, one after the other: text, Python, JSON Lines, Parquet; split by a hash of the path."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from tasks.core.errors import UserError
+from tasks.data.files import File
 
-SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".parquet")
 PIECE = 16_384
 SPLITS = ("train", "validation", "test")
 
@@ -23,134 +23,78 @@ class Document:
     path: str
     text: str
     messages: list[dict[str, str]] | None = None
+    group: str = "."
+    """Top folder of its path, or the file of records it is in; what mixtures weigh."""
+
+
+class Named(Protocol):
+    """Anything with the path of a document."""
 
     @property
-    def sha256(self) -> str:
-        """Identity of the text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+    def path(self) -> str:
+        """Where it is, below the source."""
 
 
-@dataclass
-class Corpus:
-    """What was read: documents in order of their path's hash, and what was left out."""
-
-    documents: list[Document] = field(default_factory=list)
-    files: list[dict[str, Any]] = field(default_factory=list)
-    duplicates: int = 0
-    unreadable: list[str] = field(default_factory=list)
+N = TypeVar("N", bound=Named)
 
 
-def read(source: Path, text_field: str, max_documents: int | None = None) -> Corpus:
-    """Read every document of a file or folder.
+def stream(files: list[File], text_field: str) -> Iterator[Document]:
+    """Every document that isn't blank, in order of the files; one at a time is in memory.
 
     Raises:
-        UserError: nothing there, nothing readable, a record without the field, or fewer than three documents.
+        UserError: a record without the field, or a line that isn't JSON.
     """
-    paths = _files(source)
-    corpus, seen, times = Corpus(), set(), dict[str, int]()
-    for path in paths:
-        name = _whole(path.relative_to(source).as_posix() if source.is_dir() else path.name)
-        content = path.read_bytes()
-        corpus.files.append({"path": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
-        try:
-            found = list(_documents(path, name, content, text_field, alone=len(paths) == 1))
-        except ValueError as error:
-            corpus.unreadable.append(f"{name}: {error}")
-            continue
-        for document in found:
-            if not document.text.strip():
-                continue
-            times[document.path] = count = times.get(document.path, 0) + 1
-            if count > 1:  # one path for many records: told apart, or all of them would land in one split
-                document = replace(document, path=f"{count}#{document.path}")
-            if document.sha256 in seen:
-                corpus.duplicates += 1
-            else:
-                seen.add(document.sha256)
-                corpus.documents.append(document)
-    if max_documents is not None:
-        # a hash of its own: by the hash that splits, the first documents would all be test documents
-        corpus.documents = sorted(corpus.documents, key=lambda d: _hash(f"keep {d.path}"))[:max_documents]
-    corpus.documents.sort(key=lambda d: _hash(d.path))
-    if not corpus.documents and corpus.unreadable:
-        raise UserError(f"data.source '{source}': nothing could be read: {'; '.join(corpus.unreadable[:3])}")
-    if len(corpus.documents) < len(SPLITS):
-        raise UserError(
-            f"data.source '{source}': found {len(corpus.documents)} document(s); train, validation and test need one each",
-            "add documents, or give one longer .txt file (it is cut into pieces)",
-        )
-    return corpus
+    for file in files:
+        for document in _documents(file, text_field, alone=len(files) == 1):
+            if document.text.strip():
+                yield document
 
 
-def _files(source: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise UserError(f"data.source '{source}': no such file or folder")
-    found = sorted(path for path in source.rglob("*") if path.suffix in SUFFIXES and path.is_file())
-    if not found:
-        raise UserError(f"data.source '{source}': no {' '.join(SUFFIXES)} file in this folder")
-    return found
-
-
-def _documents(path: Path, name: str, content: bytes, text_field: str, alone: bool) -> Iterator[Document]:
-    if not content:
-        raise ValueError("empty file")
+def _documents(file: File, text_field: str, alone: bool) -> Iterator[Document]:
+    path, name = file.path, file.name
     if path.suffix == ".parquet":
         yield from _parquet(path, name, text_field)
-        return
-    text = _decode(content)
-    if path.suffix == ".jsonl":
-        yield from _jsonl(text, name, text_field)
+    elif path.suffix == ".jsonl":
+        yield from _jsonl(path, name, text_field)
     elif alone:
-        yield from _pieces(text, name)
+        yield from _pieces(path, name)
     else:
-        yield Document(name, text)
+        group = name.partition("/")[0] if "/" in name else "."
+        yield Document(name, path.read_bytes().decode("utf-8-sig"), group=group)
 
 
-def _decode(content: bytes) -> str:
-    if b"\0" in content[:65536]:
-        raise ValueError("binary, not text")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start}): convert it first") from None
-
-
-def _pieces(text: str, name: str) -> Iterator[Document]:
+def _pieces(path: Path, name: str) -> Iterator[Document]:
     """A lone file is cut at line ends into pieces, so that it can be split."""
     lines, size, number = [], 0, 0
-    for line in text.splitlines(keepends=True):
-        lines.append(line)
-        size += len(line)
-        if size >= PIECE:
-            yield Document(f"{name}#{number}", "".join(lines))
-            lines, size, number = [], 0, number + 1
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for line in (part for whole in file for part in whole.splitlines(keepends=True)):
+            lines.append(line)
+            size += len(line)
+            if size >= PIECE:
+                yield Document(f"{name}#{number}", "".join(lines), group=name)
+                lines, size, number = [], 0, number + 1
     if lines:
-        yield Document(f"{name}#{number}", "".join(lines))
+        yield Document(f"{name}#{number}", "".join(lines), group=name)
 
 
-def _jsonl(text: str, name: str, text_field: str) -> Iterator[Document]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{name}, line {number}: not valid JSON ({error})") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{name}, line {number}: expected an object, found {type(record).__name__}")
-        yield _record(record, f"{name}#{number}", f"{name}, line {number}", text_field)
+def _jsonl(path: Path, name: str, text_field: str) -> Iterator[Document]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{name}, line {number}: not valid JSON ({error})") from None
+            if not isinstance(record, dict):
+                raise UserError(f"{name}, line {number}: expected an object, found {type(record).__name__}")
+            yield _record(record, f"{name}#{number}", f"{name}, line {number}", text_field, name)
 
 
 def _parquet(path: Path, name: str, text_field: str) -> Iterator[Document]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        table = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"not a Parquet file ({str(error).splitlines()[0]})") from None
+    table, times = pq.ParquetFile(path), dict[str, int]()
     wanted = [column for column in table.schema_arrow.names if column in (text_field, "messages", "path")]
     if not {text_field, "messages"} & set(wanted):
         raise UserError(
@@ -158,28 +102,32 @@ def _parquet(path: Path, name: str, text_field: str) -> Iterator[Document]:
             f"its columns: {', '.join(table.schema_arrow.names)}",
         )
     number = 0
-    for batch in table.iter_batches(batch_size=1024, columns=wanted):
+    for batch in table.iter_batches(batch_size=256, columns=wanted):
         for record in batch.to_pylist():
-            path_inside = str(record.pop("path", None) or number)
-            yield _record(record, f"{name}#{path_inside}", f"{name}, row {number}", text_field)
+            given = str(record.pop("path", None) or number)
+            inside, own, group = f"{name}#{given}", "", name
+            if "path" in wanted:  # one path for many records: told apart, or all of them would land in one split
+                times[inside] = count = times.get(inside, 0) + 1
+                own, group = f"{count}#" if count > 1 else "", given.partition("/")[0] if "/" in given else name
+            yield _record(record, f"{own}{inside}", f"{name}, row {number}", text_field, group)
             number += 1
 
 
-def _record(record: dict[str, Any], path: str, where: str, text_field: str) -> Document:
+def _record(record: dict[str, Any], path: str, where: str, text_field: str, group: str) -> Document:
     messages, text = record.get("messages"), record.get(text_field)
     if messages is not None:
         _check_messages(messages, where)
-        chat = [{"role": m["role"], "content": _whole(m["content"])} for m in messages]
-        return Document(path, "\n\n".join(m["content"] for m in chat), chat)
+        chat = [{"role": m["role"], "content": whole(m["content"])} for m in messages]
+        return Document(path, "\n\n".join(m["content"] for m in chat), chat, group)
     if not isinstance(text, str):
         raise UserError(
             f"{where}: no text in field '{text_field}' (data.text_field) and no 'messages'",
             f"its fields: {', '.join(record) or 'none'}",
         )
-    return Document(path, _whole(text))
+    return Document(path, whole(text), group=group)
 
 
-def _whole(text: str) -> str:
+def whole(text: str) -> str:
     """Half a character (a lone surrogate of JSON's escapes) can't be written as UTF-8: it becomes a question mark."""
     return text.encode("utf-8", "replace").decode()
 
@@ -192,18 +140,19 @@ def _check_messages(messages: Any, where: str) -> None:
         raise UserError(f"{where}: 'role' and 'content' of a message must be text")
 
 
-def _hash(path: str) -> str:
+def hash_of(path: str) -> str:
+    """What decides a document's split and its place in a shard."""
     return hashlib.sha256(path.encode()).hexdigest()
 
 
-def split(documents: list[Document], validation: float, test: float) -> dict[str, list[Document]]:
+def split(documents: list[N], validation: float, test: float) -> dict[str, list[N]]:
     """Train, validation and test by the hash of the path alone, so that a file never changes sides when others come.
 
     With so few documents that a split would be empty it takes one from the training documents.
     """
-    parts: dict[str, list[Document]] = {name: [] for name in SPLITS}
+    parts: dict[str, list[N]] = {name: [] for name in SPLITS}
     for document in documents:
-        position = int(_hash(document.path)[:12], 16) / 16**12
+        position = int(hash_of(document.path)[:12], 16) / 16**12
         name = "test" if position < test else "validation" if position < test + validation else "train"
         parts[name].append(document)
     for name in SPLITS:

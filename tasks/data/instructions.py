@@ -14,17 +14,12 @@ MAX_CODE = 480
 ANSWER = range(12, 121)
 
 
-def chats(documents: list[Document], limit: int) -> list[Chat]:
-    """The chat examples of `documents` in their order, at most `limit`."""
-    found: list[Chat] = []
-    for document in documents:
-        if len(found) >= limit:
-            break
-        if document.messages is not None:
-            found.append(document.messages)
-        elif document.path.endswith(".py"):
-            found += docstring_chats(document.text)
-    return found[:limit]
+def chats(document: Document) -> Iterator[Chat]:
+    """The chat examples of a document."""
+    if document.messages is not None:
+        yield document.messages
+    elif document.path.endswith(".py"):
+        yield from docstring_chats(document.text)
 
 
 def docstring_chats(source: str) -> Iterator[Chat]:

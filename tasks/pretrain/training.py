@@ -19,7 +19,7 @@ from tasks.models.load import (
     weight_shapes,
 )
 from tasks.pretrain import Pretrain
-from tasks.pretrain.batches import Shard
+from tasks.pretrain.batches import Batches, Shard
 from tasks.training.kernels.compiled import check_compiler, has_compiler, pays
 from tasks.training.loop import Loop
 from tasks.training.settings import Settings
@@ -75,7 +75,7 @@ def train(
     model.requires_grad_(True)
     loop = Loop(
         model,
-        lambda step: shard.batch(step, params.batch_size, seed),
+        Batches(shard, params.sampling, params.batch_size, params.steps, seed).batch,
         settings_of(params, seed, precision, teacher, compiling(params, model, precision, job)),
         job,
         lambda: held.loss(loop.module, loop.world),

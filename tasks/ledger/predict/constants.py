@@ -129,8 +129,14 @@ STEP_SECONDS = 10e-3
 ENGINE_SECONDS = {"transformers": 6.5, "llama_cpp": 0.5}
 """Start of an engine's process, imports included."""
 
-TEXT_COPIES = 14.6
-"""Memory of the data stage per byte of its text."""
+ENTRY_BYTES = 1000
+"""Memory of the data stage per document: path, hash, split, manifest; an estimate from the sizes of Python's objects."""
+
+BUCKET_COPIES = 8
+"""Copies of a bucket of texts while it is sorted and gone through; an estimate: bytes, lines, and strings of wider characters."""
+
+BPE_COPIES = 8
+"""Memory of training a byte-level BPE tokenizer per byte of its text; an estimate, not yet fitted to runs."""
 
 TOKENIZED_BYTES = 55.0
 """Memory of a token while a batch of documents is tokenized: ids, offsets, masks, and Python's lists of them."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.core.measure import Metrics, modelled
-from tasks.data.shards import BATCH
+from tasks.data.shards import BATCH, BATCH_BYTES
+from tasks.data.spill import BUCKET
 from tasks.design.run import costs
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.cost import Cost, disk
@@ -30,15 +31,35 @@ def data(about: Subject) -> Metrics:
     shards = disk(about.machine, 2 * about.raw_bytes / about.bytes_per_token)
     cost = Cost(serial=sum(seconds.values())) + encoding + shards
     note = " + ".join(f"{value:.2g} s {name}" for name, value in {**seconds, "tokens": encoding.wall}.items())
-    batch = about.raw_bytes / about.documents * min(BATCH, about.documents) / about.bytes_per_token
-    memory = about.source_bytes * constants.TEXT_COPIES + batch * constants.TOKENIZED_BYTES
+    memory = _memory(about, learned)
+    idle = params.deduplication.method != "minhash" and params.quality.method == params.importance.method == "none"
+    unknown = "" if idle else "; before documents are dropped, how many is not known"
     return {
         **cost.metrics("data", about.machine, memory, note),
         "flops": modelled(0, "no matrix products"),
-        "train_bytes": modelled(int(about.raw_bytes * share), "source x training share"),
-        "train_tokens": modelled(int(about.train_tokens), f"train_bytes / {about.bytes_per_token:.3g} bytes per token"),
+        "train_bytes": modelled(int(about.raw_bytes * share), f"source x training share{unknown}"),
+        "train_tokens": modelled(
+            int(about.train_tokens), f"train_bytes / {about.bytes_per_token:.3g} bytes per token{unknown}"
+        ),
         "bytes_per_token": modelled(about.bytes_per_token, f"measured elsewhere, for {about.vocab} tokens"),
     }
+
+
+def _memory(about: Subject, learned: float) -> float:
+    """Bytes beside the imports: an entry per document, one bucket of texts, one batch of tokens, the tokenizer's training."""
+    params = about.params.data
+    entry = constants.ENTRY_BYTES
+    if params.deduplication.method == "minhash":
+        entry += 16 * params.deduplication.minhash.num_perm  # the signature, and the index's tables of it
+    one = about.raw_bytes / about.documents
+    bucket = constants.BUCKET_COPIES * max(min(BUCKET, about.raw_bytes), one)
+    batch = max(one, min(one * min(BATCH, about.documents), BATCH_BYTES)) / about.bytes_per_token
+    return (
+        about.documents * entry
+        + max(bucket, constants.BPE_COPIES * learned)
+        + bucket
+        + batch * constants.TOKENIZED_BYTES
+    )
 
 
 def design(about: Subject) -> Metrics:

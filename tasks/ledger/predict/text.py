@@ -11,7 +11,8 @@ from pathlib import Path
 from tasks.acquire import describe, is_descriptor, place
 from tasks.acquire.stdlib import Stdlib
 from tasks.core.errors import UserError
-from tasks.data.documents import PIECE, SUFFIXES
+from tasks.data.documents import PIECE
+from tasks.data.files import SUFFIXES
 from tasks.ledger.predict import constants
 
 

@@ -1,0 +1,75 @@
+"""What a source holds, known without holding it: a short entry per document, texts only while they pass."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.core.errors import UserError
+from tasks.data.documents import SPLITS, Document, hash_of, stream
+from tasks.data.files import Files, inspect
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A document without its text."""
+
+    path: str
+    digest: bytes
+    """SHA-256 of the text."""
+    size: int
+    """UTF-8 bytes of the text."""
+    group: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Entries in order of their path's hash, and what was left out. Memory: some 400 bytes per document."""
+
+    entries: list[Entry]
+    files: Files
+    duplicates: int
+    text_field: str
+
+    def documents(self) -> Iterator[Document]:
+        """The documents again, with their texts, in order of the files."""
+        wanted = {entry.path for entry in self.entries}
+        return (d for d in stream(self.files.readable, self.text_field) if d.path in wanted)
+
+
+def survey(source: Path, text_field: str, max_documents: int | None = None, identical: bool = True) -> Corpus:
+    """Pass over every document of a file or folder.
+
+    Args:
+        source: file or folder.
+        text_field: key or column of records that holds the text.
+        max_documents: keep that many, by a hash of their path; None: all.
+        identical: keep only the first of documents with the very same text.
+
+    Raises:
+        UserError: nothing there, nothing readable, a record without the field, or fewer than three documents.
+    """
+    files, seen, duplicates = inspect(source), set[bytes](), 0
+    entries: list[Entry] = []
+    for document in stream(files.readable, text_field):
+        content = document.text.encode()
+        digest = hashlib.sha256(content).digest()
+        if identical and digest in seen:
+            duplicates += 1
+            continue
+        seen.add(digest)
+        entries.append(Entry(document.path, digest, len(content), document.group))
+    if max_documents is not None:
+        # a hash of its own: by the hash that splits, the first documents would all be test documents
+        entries = sorted(entries, key=lambda e: hash_of(f"keep {e.path}"))[:max_documents]
+    entries.sort(key=lambda e: hash_of(e.path))
+    if not entries and files.unreadable:
+        raise UserError(f"data.source '{source}': nothing could be read: {'; '.join(files.unreadable[:3])}")
+    if len(entries) < len(SPLITS):
+        raise UserError(
+            f"data.source '{source}': found {len(entries)} document(s); train, validation and test need one each",
+            "add documents, or give one longer .txt file (it is cut into pieces)",
+        )
+    return Corpus(entries, files, duplicates, text_field)

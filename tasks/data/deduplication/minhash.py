@@ -1,0 +1,60 @@
+"""Documents that are nearly the same, by MinHash of their word n-grams."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field, PositiveInt
+
+from tasks.data.ngrams import hashes
+from tasks.data.spill import Spill
+from tasks.data.technique import Filter
+
+
+class Minhash(Filter):
+    """Drop training documents nearly the same as a held-out or an earlier training one (Broder 1997; arXiv:2107.06499)."""
+
+    num_perm: int = Field(default=128, ge=16, le=1024)
+    """Permutations of a signature; it takes 8 bytes each per document."""
+    threshold: float = Field(default=0.7, gt=0, lt=1)
+    """Estimated Jaccard similarity of the sets of n-grams from which two documents count as the same."""
+    ngram: PositiveInt = 5
+    """Words per n-gram."""
+    identical: ClassVar[bool] = True
+
+    def drops(self, spill: Spill) -> dict[str, str]:
+        """Held-out documents are indexed first, so that it is the training document that leaves."""
+        from datasketch import MinHashLSH
+
+        index, found = MinHashLSH(threshold=self.threshold, num_perm=self.num_perm), dict[str, str]()
+        signatures: dict[str, Any] = {}
+        for splits in (("validation", "test"), ("train",)):
+            for split, document in spill.rows(*splits):
+                signature = self.signature(document.text)
+                if signature is None:
+                    continue
+                if split == "train":
+                    # the index finds candidates; the signatures decide
+                    like = [c for c in index.query(signature) if signature.jaccard(signatures[c]) >= self.threshold]
+                    if like:
+                        found[document.path] = f"like {min(like)}"
+                        continue
+                signatures[document.path] = signature
+                index.insert(document.path, signature)
+        return found
+
+    def signature(self, text: str) -> Any:
+        """The MinHash of a text; None where it is shorter than one n-gram."""
+        from datasketch import LeanMinHash, MinHash
+
+        grams = hashes(text, self.ngram)
+        if not len(grams):
+            return None
+        made = MinHash(num_perm=self.num_perm, seed=1, hashfunc=_low)
+        made.update_batch(set((grams >> 32).tolist()))
+        return LeanMinHash(made)
+
+
+def _low(value: int) -> int:
+    """The n-grams are hashed already; datasketch wants 32 bits."""
+    return value & 0xFFFFFFFF
