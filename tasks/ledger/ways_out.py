@@ -13,7 +13,8 @@ from tasks.core.measure import Metrics
 from tasks.ledger import budget
 from tasks.ledger import machine as machines
 from tasks.ledger.fit import Case, Fit, mildest, together
-from tasks.ledger.knobs import Quality, Setting, harm, joined, knobs, quality
+from tasks.ledger.harm import Quality, harm, quality
+from tasks.ledger.knobs import Setting, joined, knobs
 from tasks.ledger.machine import Machine
 from tasks.ledger.predict.subject import subject
 from tasks.ledger.predict.text import source_text
@@ -35,7 +36,7 @@ class Change:
     Attributes:
         setting: the new values.
         planned: what the stages that would run are predicted to cost then, priced.
-        harm: predicted loss of quality (`knobs.harm`).
+        harm: predicted loss of quality (`harm.harm`).
         before, after: what the quality hangs on.
         bits: bits per byte lost by the scaling law; None: no law, or something it doesn't know is lost too.
     """

@@ -154,7 +154,7 @@ class Batches:
         if self.sampling.curriculum == "none":
             return 1.0
         done: float = step / (self.sampling.curriculum_fraction * self.steps)
-        return min(1.0, (done * (1 - EASY_SHARE**2) + EASY_SHARE**2) ** 0.5)
+        return float(min(1.0, (done * (1 - EASY_SHARE**2) + EASY_SHARE**2) ** 0.5))
 
     def _order(self, group: int, epoch: int) -> Any:
         """A group's order in an epoch, drawn anew for each; the last is kept."""
