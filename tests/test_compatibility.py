@@ -143,3 +143,19 @@ def test_objectives_and_teachers_go_together(tmp_path: Path) -> None:
     params = chosen(**distil, **there)
     (found,) = problems(params, blueprint(params))
     assert "with a vocabulary of 300; the model has 4096" in found
+
+
+def test_choices_of_pretraining_that_exclude_each_other_are_named() -> None:
+    """Each impossible pair is one sentence with both parameters; a pass-through of no steps minds none of them."""
+    compiled = {"pretrain__compile": "on", "pretrain__gradient_checkpointing": "selective"}
+    averaged = {"pretrain__optimizer__method": "schedule_free", "pretrain__schedule__shape": "cosine"}
+    fused = {"pretrain__optimizer__method": "lomo", "pretrain__gradient_accumulation_steps": 4}
+    for assignments, said in (
+        (compiled, ("pretrain.compile: found on", "pretrain.gradient_checkpointing")),
+        (averaged, ("pretrain.schedule.shape: found cosine", "schedule_free")),
+        (fused, ("pretrain.gradient_accumulation_steps: found 4", "lomo")),
+    ):
+        params = chosen(**assignments)
+        found = "\n".join(problems(params, blueprint(params)))
+        assert all(words in found for words in said)
+        assert problems(chosen(**assignments, pretrain__steps=0), blueprint(params)) == []

@@ -15,6 +15,11 @@ def conflicts(params: Pretrain) -> Iterator[str]:
             f"pretrain.schedule.shape: found {shape}; {method} averages instead of lowering its learning rate: set it to "
             "constant"
         )
+    if params.compile == "on" and params.gradient_checkpointing == "selective":
+        yield (
+            "pretrain.compile: found on; selective checkpointing chooses among operators that a compiled block no longer has: "
+            "set it to auto or off, or pretrain.gradient_checkpointing to full or none"
+        )
     if not optimizer.in_backward:
         return
     others = {

@@ -140,6 +140,8 @@ def compiling(params: Pretrain, model: Any, precision: str, job: Job) -> bool:
         check_compiler("pretrain.compile")
     if params.compile != "auto":
         return params.compile == "on"
+    if params.parallel.workers > 1 or params.gradient_checkpointing == "selective":
+        return False
     flops = 6.0 * count_parameters(model) * params.steps * params.batch_size * params.context_length
     dtype = "float32" if precision == "fp32" else "bfloat16"
     return has_compiler() and pays(model.config.model_type, flops, job.gemm_flops_per_second, dtype)

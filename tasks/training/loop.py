@@ -65,7 +65,7 @@ class Loop:
             self.module, [p for _, p in named], settings, self.world, self.optimizer, self.objective
         )
         self.balance = BiasBalance(model, self.world.total_tensor)
-        self.progress = checkpoint.Progress()
+        self.progress, self.useful = checkpoint.Progress(), 1.0
         keep = settings.keep_checkpoints
         self.keeper = checkpoint.Keeper(job, self.world, self.graph, self.optimizer, self.gradient, keep)
         self.guard, self.tally = Guard(settings.spikes, job, self.world), Tally(job.work / "steps.done")
@@ -81,7 +81,7 @@ class Loop:
 
         with self.keeper, prepared(self.model, self.settings):
             self._begin()
-            flops = self._count_flops()
+            flops, self.useful = self._count_flops(), self._useful()
             with self.job.progress(self.settings.steps, self.progress.step) as bar:
                 while self.progress.step < self.settings.steps:
                     before = self.progress.step
@@ -176,7 +176,7 @@ class Loop:
             **learned,
             "learning_rate": rate,
             "tokens_per_second": batch.inputs.numel() / seconds,
-            "mfu": work / seconds / peak if peak else "",
+            "mfu": self.useful * work / seconds / peak if peak else "",
             "seconds": done.seconds,
         }
 
@@ -231,7 +231,7 @@ class Loop:
         mfu: Value = missing("the machine's matrix-product rate was not measured")
         if peak:
             mfu = measured(
-                self._useful() * rate / peak, f"of {peak / 1e9:.0f} GFLOP/s measured in {self.settings.precision}"
+                self.useful * rate / peak, f"of {peak / 1e9:.0f} GFLOP/s measured in {self.settings.precision}"
             )
         return {
             "trainable_parameters": counted(trainable),
