@@ -57,6 +57,23 @@ def test_blockwise_attention_has_the_gradients_of_torchs(length: int, groups: in
     assert close(quick, plain)
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_blockwise_attention_under_autocast(kind: str) -> None:
+    """Rotated queries are float32 and values are not: both are cast as autocast casts them for torch's attention."""
+    import torch
+
+    from tasks.training.kernels.attention import blockwise
+
+    model = new_model(config(max_position_embeddings=256), 0).train()
+    inputs = ids(1, 80)
+    with torch.autocast("cpu", getattr(torch, kind)):
+        loss, plain = gradients(model, inputs, inputs)
+        with blockwise(model):
+            again, quick = gradients(model, inputs, inputs)
+    assert again == pytest.approx(loss, rel=1e-3)
+    assert close(quick, plain, 0.05)
+
+
 def test_blockwise_attention_leaves_masks_to_torch() -> None:
     """Tokens that are to see their own document alone: the same loss and gradients inside and outside."""
     import torch

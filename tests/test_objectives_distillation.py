@@ -49,7 +49,9 @@ def computed(objective: Any) -> tuple[dict[str, float], dict[str, Any]]:
     model = new_model(config(), seed=0).train()
     graph = Graph(model, objective)
     trained = [parameter for _, parameter in graph.trained()]
-    shown = Gradient(graph, trained, settings(max_grad_norm=1e9), World(), objective).compute(Batch.of(batch(0)))
+    shown = Gradient(graph, trained, settings(max_grad_norm=1e9), World(), objective=objective).compute(
+        Batch.of(batch(0))
+    )
     return shown, {name: parameter.grad for name, parameter in model.named_parameters()}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tasks.core.measure import Metrics
 from tasks.ledger import budget, predict
-from tasks.ledger.knobs import Knob, Setting, joined
+from tasks.ledger.knobs import MEMORY_ALONE, Knob, Setting, joined
 from tasks.ledger.machine import Machine
 from tasks.ledger.predict.text import Text
 from tasks.params import STAGES, Params
@@ -73,6 +73,11 @@ class Case:
         if not self._known:
             self._known.update({stage: _known(metrics) for stage, metrics in self.plan(self.params).items()})
         return any(not known <= _known(planned[stage]) for stage, known in self._known.items())
+
+    def minds(self, knob: Knob) -> bool:
+        """Whether it can help: what saves memory alone does only where memory lacks."""
+        lacks = self.free_memory is not None or self.params.budget.memory_bytes is not None
+        return lacks or knob.name not in MEMORY_ALONE
 
     def owns(self, knob: Knob) -> bool:
         """Whether turning it makes no finished work void; the design, a few sums, may be drawn up again."""

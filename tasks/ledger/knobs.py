@@ -46,6 +46,9 @@ FREE = ("evaluate", "deploy_profile")
 SAME_MODEL = ("pretrain.gradient_accumulation_steps", "pretrain.gradient_checkpointing")
 """Parameters that change how the same gradient is computed."""
 
+MEMORY_ALONE = (*SAME_MODEL, "pretrain.optimizer.method")
+"""Knobs that save memory and nothing else."""
+
 LEANER = {"adafactor": 0.7, "adamw_8bit": 0.6, "lomo": 0.3}
 """Optimizers with less state than AdamW -> order of memory, where they are registered."""
 
@@ -106,6 +109,11 @@ def joined(settings: Iterable[Setting]) -> Setting:
     """Several settings at once; what is left of the least."""
     found = list(settings)
     assignments = {name: value for setting in found for name, value in setting.assignments.items()}
+    parts, batch = SAME_MODEL[0], assignments.get("pretrain.batch_size")
+    if assignments.get("pretrain.optimizer.method") == "lomo":  # it updates in the backward pass: nothing adds up
+        assignments.pop(parts, None)
+    if parts in assignments and batch is not None:
+        assignments[parts] = min(assignments[parts], batch)
     return Setting(assignments, min(setting.share for setting in found))
 
 
@@ -166,7 +174,10 @@ def _leaner_steps(params: Params) -> list[Knob]:
     block = params.pretrain
     if not block.steps:
         return []
-    parts, name = range(block.gradient_accumulation_steps + 1, block.batch_size + 1), SAME_MODEL[0]
+    name, parts = (
+        SAME_MODEL[0],
+        [more for more in _doublings(block.batch_size) if more > block.gradient_accumulation_steps],
+    )
     ways = CHECKPOINTING[CHECKPOINTING.index(block.gradient_checkpointing) + 1 :]
     shares = {"selective": 0.7, "full": 0.3}  # only their order matters
     optimizer, method = "pretrain.optimizer.method", block.optimizer.method
@@ -177,6 +188,11 @@ def _leaner_steps(params: Params) -> list[Knob]:
         _knob(name, [Setting({name: more}, block.gradient_accumulation_steps / more) for more in parts]),
         _knob(SAME_MODEL[1], [Setting({SAME_MODEL[1]: way}, shares[way]) for way in ways]),
     ]
+
+
+def _doublings(most: int) -> list[int]:
+    """2, 4, 8 and so on below `most`, and `most`: one sequence a part."""
+    return [2**power for power in range(1, most.bit_length()) if 2**power < most] + [most]
 
 
 def _smaller_design(params: Params, about: Subject) -> Knob:

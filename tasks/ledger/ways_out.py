@@ -76,7 +76,7 @@ def search(case: Case) -> tuple[list[Change], bool]:
     """
     about = subject(case.params, case.machine, case.text)
     law, before = _law(case.params), quality(about)
-    turnable = [knob for knob in knobs(case.params, about) if case.owns(knob)]
+    turnable = [knob for knob in knobs(case.params, about) if case.owns(knob) and case.minds(knob)]
     fits = [fit for knob in turnable if (fit := mildest(case, knob.settings, knob.owner)) is not None]
     alone = bool(fits)
     if len(fits) < OFFERED:
@@ -154,7 +154,7 @@ def _nothing(case: Case) -> str:
     about = subject(case.params, case.machine, case.text)
     least: dict[str, list[Setting]] = {}
     for knob in knobs(case.params, about):
-        if case.owns(knob) and knob.single:
+        if case.owns(knob) and case.minds(knob) and knob.single:
             least.setdefault(knob.name, []).append(knob.settings[-1])
     if not least:
         return "nothing of what will run can be turned down"

@@ -32,6 +32,7 @@ class Beside:
 
     Attributes:
         parameters: trained beside the model.
+        shapes: of them.
         flops: per token of a step.
         teacher_flops: of all its forward passes.
         dtype: of the teacher's products.
@@ -44,6 +45,7 @@ class Beside:
     """
 
     parameters: int = 0
+    shapes: tuple[tuple[int, ...], ...] = ()
     flops: float = 0.0
     teacher_flops: float = 0.0
     dtype: str = "float32"
@@ -88,6 +90,7 @@ def _modules(about: Subject) -> Beside:
     logits = depths * head_gradient_bytes(about.config) + constants.LOGIT_BYTES * chunk_of_logits(vocab, _part(about))
     return Beside(
         parameters=depths * (matrices + 4 * width),
+        shapes=depths * (*[(width, 2 * width)] * 4, *[(width,)] * 4),
         flops=6 * (matrices + vocab * width) * share,
         passing=logits + _part(about) * share * 4 * MODULE_ELEMENTS * width,
         note=f"{depths} further tokens",

@@ -35,7 +35,7 @@ def pretrain(about: Subject) -> Metrics:
     """Training of every weight under the chosen objective, and one evaluation of the result."""
     params, extra = about.params.pretrain, beside(about)
     size = accounting.parameters(about.config)
-    optimizer, shapes = params.optimizer.technique, accounting.parameter_shapes(about.config)
+    optimizer, shapes = params.optimizer.technique, [*accounting.parameter_shapes(about.config), *extra.shapes]
     steps = Steps(
         count=params.steps,
         tokens=params.batch_size * params.context_length,
@@ -47,7 +47,7 @@ def pretrain(about: Subject) -> Metrics:
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
         state=optimizer.state_bytes(shapes),
-        gradients=4 * (max(map(prod, shapes)) if optimizer.in_backward else size),
+        gradients=4 * (max(map(prod, shapes)) if optimizer.in_backward else size + extra.parameters),
         parts=params.gradient_accumulation_steps,
         checkpointing=params.gradient_checkpointing,
         pure=params.precision == "bf16_pure",

@@ -76,6 +76,9 @@ def attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
         return seen, None
+    if torch.is_autocast_enabled("cpu"):  # autocast knows torch's attention, not what lies below it
+        kind = torch.get_autocast_dtype("cpu")
+        query, key, value = query.to(kind), key.to(kind), value.to(kind)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
