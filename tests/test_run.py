@@ -17,11 +17,10 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_second_run_computes_nothing(lifecycle: Path) -> None:
-    """Everything Cached, within 8 seconds, nothing published twice; DVC agrees that there is nothing to do."""
+    """Everything Cached, nothing published twice; DVC agrees that there is nothing to do."""
     before = {stage: toy.report(lifecycle, stage) for stage in STAGES}
-    seconds, done = flow.timed(toy.leanlm, lifecycle, "run")
+    done = toy.leanlm(lifecycle, "run")
     assert flow.states(done) == dict.fromkeys(STAGES, "Cached")
-    assert seconds < 8
     assert {stage: toy.report(lifecycle, stage) for stage in STAGES} == before
     assert toy.leanlm(lifecycle, "track").stdout == "MLflow has everything already\n"
     assert toy.leanlm(lifecycle, "status").stdout == "everything is up to date\n"
