@@ -17,15 +17,30 @@ def joined(parallel: Parallel) -> Iterator[World]:
     import torch
     import torch.distributed as dist
 
+    place = {"store": _store(), "rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl", device_id=torch.device("cuda", int(os.environ["LOCAL_RANK"])))
+        dist.init_process_group("nccl", device_id=torch.device("cuda", int(os.environ["LOCAL_RANK"])), **place)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", **place)
     try:
         yield kind(parallel)(parallel)
     finally:
         dist.destroy_process_group()
+
+
+def _store() -> Any:
+    """Where workers find each other: torchrun's store, a part of it for each attempt.
+
+    torch 2.13 lets a restarted worker read what was left by those before it: the address of one that died, as often as
+    not, and every restart then fails to connect.
+    """
+    import torch.distributed as dist
+
+    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    alone = not hosted and os.environ["RANK"] == "0"
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=alone)
+    return dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def kind(parallel: Parallel) -> Any:
