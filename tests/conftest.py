@@ -99,7 +99,7 @@ class Workspace:
             env={**self.env, **env},
             capture_output=True,
             text=True,
-            timeout=900,
+            timeout=1800,
             stdin=subprocess.DEVNULL,
         )
         assert not check or done.returncode == 0, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"

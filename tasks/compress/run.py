@@ -17,7 +17,14 @@ from tasks.evaluate.robustness import NOTE as MISTYPED
 from tasks.evaluate.robustness import robustness
 from tasks.evaluate.samples import write_samples
 from tasks.evaluate.text import read_texts, score
-from tasks.models.load import drop_notices_of_missing_kernels, load_model, load_tokenizer, read_config, weight_bytes
+from tasks.models.load import (
+    computable,
+    drop_notices_of_missing_kernels,
+    load_model,
+    load_tokenizer,
+    read_config,
+    weight_bytes,
+)
 
 
 def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune: Path, out: Path, job: Job) -> Metrics:
@@ -43,7 +50,7 @@ def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune
     done = params.technique.apply(Workbench(finetune, out, data, seed, job))
     job.stop_if_over_budget(f"applying {params.method}")
     # loaded before the evaluation: running a 4-bit model repacks its weights
-    compressed, tokenizer = load_model(out), load_tokenizer(out)
+    compressed, tokenizer = computable(load_model(out)), load_tokenizer(out)
     parameters, nonzero = census(compressed)
     try:
         quality = _measure(compressed, tokenizer, seed=seed, evaluate=evaluate, data=data, finetune=finetune, job=job)
@@ -67,7 +74,7 @@ def _measure(
 ) -> Metrics:
     started = time.perf_counter()
     texts = read_texts(data)
-    original = load_model(finetune)
+    original = computable(load_model(finetune))
     before = score(original, tokenizer, texts, evaluate, job)
     after = score(compressed, tokenizer, texts, evaluate, job)
     loyalty = compare(original, compressed, tokenizer, texts, evaluate, job)

@@ -95,9 +95,9 @@ def _prompt(tokenizer: Any, data: Path, length: int, seed: int) -> list[int]:
 
 def _write_samples(compress: Path, tokenizer: Any, data: Path, out: Path, evaluate: Evaluate) -> None:
     from tasks.evaluate.samples import write_samples
-    from tasks.models.load import load_model
+    from tasks.models.load import computable, load_model
 
-    write_samples(load_model(compress), tokenizer, data, out, evaluate)
+    write_samples(computable(load_model(compress)), tokenizer, data, out, evaluate)
 
 
 def _counted(params: DeployProfile, config: Config) -> Metrics:

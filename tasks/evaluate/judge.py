@@ -10,13 +10,13 @@ from tasks.core.measure import Metrics, counted, measured
 from tasks.evaluate import Evaluate
 from tasks.evaluate.samples import write_samples
 from tasks.evaluate.text import read_texts, score
-from tasks.models.load import check_context, load_model, load_tokenizer, weight_bytes
+from tasks.models.load import check_context, computable, load_model, load_tokenizer, weight_bytes
 
 
 def judge(folder: Path, data: Path, params: Evaluate, job: Job) -> Metrics:
     """Load the model of `folder` again, score it on the held-out text, and leave `samples.json` beside it."""
     check_context("evaluate.context_length", params.context_length, folder)
-    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    model, tokenizer = computable(load_model(folder)), load_tokenizer(folder)
     started = time.perf_counter()
     result = score(model, tokenizer, read_texts(data), params, job)
     seconds = time.perf_counter() - started

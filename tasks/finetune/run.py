@@ -16,6 +16,7 @@ from tasks.models.device import autocast, resolve_precision
 from tasks.models.load import (
     cast,
     check_context,
+    computable,
     copy_model,
     count_parameters,
     load_model,
@@ -53,6 +54,7 @@ def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: A
     kept = base.dtype
     if params.method == "full":
         base.float()
+    computable(base)
     size, precision = count_parameters(base), resolve_precision(params.precision)
     torch.manual_seed(seed)
     model = _apply(params, base)
