@@ -17,8 +17,8 @@ from tasks.evaluate.robustness import NOTE as MISTYPED
 from tasks.evaluate.robustness import robustness
 from tasks.evaluate.samples import write_samples
 from tasks.evaluate.text import read_texts, score
+from tasks.models.device import computable
 from tasks.models.load import (
-    computable,
     drop_notices_of_missing_kernels,
     load_model,
     load_tokenizer,

@@ -95,7 +95,8 @@ def _prompt(tokenizer: Any, data: Path, length: int, seed: int) -> list[int]:
 
 def _write_samples(compress: Path, tokenizer: Any, data: Path, out: Path, evaluate: Evaluate) -> None:
     from tasks.evaluate.samples import write_samples
-    from tasks.models.load import computable, load_model
+    from tasks.models.device import computable
+    from tasks.models.load import load_model
 
     write_samples(computable(load_model(compress)), tokenizer, data, out, evaluate)
 

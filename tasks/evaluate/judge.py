@@ -10,7 +10,8 @@ from tasks.core.measure import Metrics, counted, measured
 from tasks.evaluate import Evaluate
 from tasks.evaluate.samples import write_samples
 from tasks.evaluate.text import read_texts, score
-from tasks.models.load import check_context, computable, load_model, load_tokenizer, weight_bytes
+from tasks.models.device import computable
+from tasks.models.load import check_context, load_model, load_tokenizer, weight_bytes
 
 
 def judge(folder: Path, data: Path, params: Evaluate, job: Job) -> Metrics:

@@ -12,11 +12,10 @@ from tasks.core.measure import Metrics, counted, measured
 from tasks.evaluate import Evaluate
 from tasks.evaluate.judge import judge
 from tasks.finetune import Finetune, chats
-from tasks.models.device import autocast, resolve_precision
+from tasks.models.device import autocast, computable, resolve_precision
 from tasks.models.load import (
     cast,
     check_context,
-    computable,
     copy_model,
     count_parameters,
     load_model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from tasks.core.errors import UserError
 
@@ -53,6 +54,19 @@ def resolve_precision(precision: str) -> str:
 def products(precision: str) -> str:
     """Type of the matrix products under a resolved `precision`, as torch calls it."""
     return {"fp32": "float32", "fp16": "float16", "fp8": "float8"}.get(precision, "bfloat16")
+
+
+def computable(model: Any) -> Any:
+    """`model` in an arithmetic this machine has: half-precision weights become float32 where no hardware multiplies them.
+
+    A CPU without units for bfloat16 multiplies it a hundred times slower than float32. Quantized models stay as they are.
+    """
+    import torch
+
+    from tasks.models.load import cast
+
+    half = model.dtype in (torch.bfloat16, torch.float16) and getattr(model, "hf_quantizer", None) is None
+    return cast(model, torch.float32) if half and best_device() == "cpu" and not native_bf16() else model
 
 
 def autocast(precision: str) -> AbstractContextManager[object]:

@@ -99,19 +99,6 @@ def load_model(folder: Path, dtype: str = "auto") -> Any:
     return unscaled(model).eval()
 
 
-def computable(model: Any) -> Any:
-    """`model` in an arithmetic this machine has: half-precision weights become float32 where no hardware multiplies them.
-
-    A CPU without units for bfloat16 multiplies it a hundred times slower than float32. Quantized models stay as they are.
-    """
-    import torch
-
-    from tasks.models.device import best_device, native_bf16
-
-    half = model.dtype in (torch.bfloat16, torch.float16) and getattr(model, "hf_quantizer", None) is None
-    return cast(model, torch.float32) if half and best_device() == "cpu" and not native_bf16() else model
-
-
 def new_model(config: Config, seed: int) -> Any:
     """A freshly initialised float32 model of a blueprint, the same for the same seed."""
     import torch

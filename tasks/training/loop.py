@@ -81,7 +81,8 @@ class Loop:
 
         with self.keeper, prepared(self.model, self.settings):
             self._begin()
-            flops, self.useful = self._count_flops(), self._useful()
+            flops = self._count_flops()
+            self.useful = self._useful(flops)
             with self.job.progress(self.settings.steps, self.progress.step) as bar:
                 while self.progress.step < self.settings.steps:
                     before = self.progress.step
@@ -213,13 +214,13 @@ class Loop:
         """The machine's measured rate of matrix products in the arithmetic of the run, FLOP/s."""
         return self.job.gemm_flops_per_second.get(products(self.settings.precision))
 
-    def _useful(self) -> float:
+    def _useful(self, flops: Flops) -> float:
         """Share of the executed FLOPs that the model itself takes, at the first batch: all but what is computed again."""
         if self.settings.gradient_checkpointing == "none":
             return 1.0
         batch = Batch.of(self.batch(0))
         shape = (batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled)
-        executed = self._count_flops().of(*shape)
+        executed = flops.of(*shape)
         with everything_kept(self.model):
             useful = self._count_flops().of(*shape)
         return useful / executed

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from tasks.optimizers.technique import Named, OptimizerTechnique
 from tasks.training.batch import Batch
 from tasks.training.parallel.replicated import Replicated
-from tasks.training.parallel.traffic import ASIDE
 
 
 class LocalSteps(Replicated):
@@ -49,12 +48,6 @@ class LocalSteps(Replicated):
     def syncing(self, module: Any, last: bool) -> AbstractContextManager[object]:
         """Nothing to hold back."""
         return nullcontext()
-
-    @contextmanager
-    def aside(self, module: Any) -> Iterator[None]:
-        """Nothing to hold back."""
-        with self.traffic.of(ASIDE):
-            yield
 
     def clip(self, parameters: list[Any], max_norm: float) -> float:
         """Each worker by its own norm; said is the root of the mean square, the same on all."""

@@ -90,7 +90,7 @@ class Replicated(World):
 
     @contextmanager
     def aside(self, module: Any) -> Iterator[None]:
-        """The graph is called past DDP, which then leaves gradients alone."""
+        """The graph is called past DDP, which then leaves gradients alone; FSDP exchanges them: all workers count the same."""
         with self.traffic.of(ASIDE):
             yield
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from tasks.core.errors import UserError
 from tasks.training.batch import Batch
 from tasks.training.parallel import Parallel
 from tasks.training.parallel.replicated import Replicated
-from tasks.training.parallel.traffic import ASIDE, CHECKPOINT
+from tasks.training.parallel.traffic import CHECKPOINT
 from tasks.training.world import World
 
 
@@ -43,12 +43,6 @@ class Sharded(Replicated):
         if not self.again:
             module.set_reshard_after_backward(last)
         return nullcontext()
-
-    @contextmanager
-    def aside(self, module: Any) -> Iterator[None]:
-        """Gradients inside are exchanged, as all workers count the same: FSDP drops no gradient that was not."""
-        with self.traffic.of(ASIDE):
-            yield
 
     def clip(self, parameters: list[Any], max_norm: float) -> float:
         """By the norm over all parts of all workers, summed in double precision."""
