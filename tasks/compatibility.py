@@ -15,7 +15,6 @@ from tasks.models import Config, experts, positions
 from tasks.models.load import read_config
 from tasks.params import Params
 from tasks.pretrain.conflicts import conflicts
-from tasks.training.parallel.refused import refusals
 
 
 def check(params: Params, config: Config) -> None:
@@ -41,17 +40,9 @@ def problems(params: Params, config: Config) -> list[str]:
         *(conflicts(params.pretrain) if params.pretrain.steps else ()),
         *_grouped(params, config),
         *_objective(params, config),
-        *_steps(params),
         *_training(params, config),
         *_delivery(params, config),
-        *_workers(params),
     ]
-
-
-def _workers(params: Params) -> Iterator[str]:
-    pretrain = params.pretrain
-    if pretrain.steps:
-        yield from refusals(pretrain.parallel, pretrain.batch_size, pretrain.optimizer.technique)
 
 
 def _contexts(params: Params, config: Config) -> Iterator[str]:
@@ -91,13 +82,6 @@ def _objective(params: Params, config: Config) -> Iterator[str]:
             f"pretrain.objective.distillation.top_k: found {objective.distillation.top_k}; the vocabulary has "
             f"{config['vocab_size']} tokens: lower it, or set it to null for the whole distribution"
         )
-    depths = objective.multi_token.mtp_num_layers
-    shortest = min(chosen.context_length, chosen.sampling.warmup_length or chosen.context_length)
-    if objective.method == "multi_token" and depths >= shortest:
-        yield (
-            f"pretrain.objective.multi_token.mtp_num_layers: found {depths}; sequences of {shortest} tokens have no label "
-            "that far ahead: lower it, or raise pretrain.context_length and pretrain.sampling.warmup_length"
-        )
 
 
 def _experts(params: Params, config: Config) -> Iterator[str]:
@@ -121,30 +105,6 @@ def _grouped(params: Params, config: Config) -> Iterator[str]:
         yield (
             f"design.{params.design.method}: its experts read {', '.join(odd)} numbers; products of experts need multiples "
             f"of {step}{f' under compress.method {params.compress.method}' if half else ''}: choose such widths"
-        )
-
-
-def _steps(params: Params) -> Iterator[str]:
-    block = params.pretrain
-    if not block.steps:
-        return
-    if block.gradient_accumulation_steps > block.batch_size:
-        yield (
-            f"pretrain.gradient_accumulation_steps: found {block.gradient_accumulation_steps}; a step has "
-            f"{block.batch_size} sequences (pretrain.batch_size): lower it, or raise the batch"
-        )
-    technique = block.optimizer.technique
-    if block.precision == "bf16_pure" and (
-        not technique.elementwise or technique.in_backward or technique.schedule_free
-    ):
-        yield (
-            f"pretrain.precision: found bf16_pure; pretrain.optimizer.method {block.optimizer.method} can't be rounded "
-            "tensor by tensor: set precision to bf16 or fp32, or the optimizer to adamw"
-        )
-    if technique.in_backward and block.gradient_accumulation_steps > 1:
-        yield (
-            f"pretrain.gradient_accumulation_steps: found {block.gradient_accumulation_steps}; pretrain.optimizer.method "
-            f"{block.optimizer.method} drops every gradient at once: set it to 1"
         )
 
 

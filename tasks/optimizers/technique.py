@@ -31,6 +31,11 @@ class OptimizerTechnique(Technique):
     in_backward: ClassVar[bool] = False
     schedule_free: ClassVar[bool] = False
 
+    @property
+    def tensor_by_tensor(self) -> bool:
+        """Whether it can be stepped one tensor at a time, and each be rounded after its step."""
+        return self.elementwise and not self.in_backward and not self.schedule_free
+
     def build(self, named: Named, learning_rate: float, weight_decay: float) -> Any:
         """The optimizer, as a `torch.optim.Optimizer` whose `state_dict()` holds tensors and numbers only.
 

@@ -21,9 +21,8 @@ from tasks.models.load import (
 )
 from tasks.pretrain import Pretrain, workers
 from tasks.pretrain.conflicts import conflicts
-from tasks.pretrain.teacher import check_depths, chosen_teacher, loyalty
+from tasks.pretrain.teacher import chosen_teacher, loyalty
 from tasks.pretrain.training import start, train
-from tasks.training.parallel.refused import refusals
 
 
 def run(
@@ -47,12 +46,9 @@ def run(
     if params.steps and (found := list(conflicts(params))):
         raise UserError("\n".join(found))
     tokenizer = load_tokenizer(data / "tokenizer")
-    check_depths(params)
     teacher = chosen_teacher(params, evaluate, tokenizer, teacher)
     if params.steps:
         check_context("pretrain.context_length", params.context_length, design)
-        if found := list(refusals(params.parallel, params.batch_size, params.optimizer.technique)):
-            raise UserError("\n".join(found))
     check_context("evaluate.context_length", evaluate.context_length, design)
     shared = params.steps and params.parallel.workers > 1
     metrics: Metrics = {}

@@ -52,22 +52,6 @@ def chosen_teacher(params: Pretrain, evaluate: Evaluate, tokenizer: Any, teacher
     return teacher
 
 
-def check_depths(params: Pretrain) -> None:
-    """Refuse to predict tokens further ahead than a sequence is long.
-
-    Raises:
-        UserError: names both lengths.
-    """
-    depths, shortest = params.objective.multi_token.mtp_num_layers, params.sampling.warmup_length
-    length = min(params.context_length, shortest or params.context_length)
-    if params.steps and params.objective.method == "multi_token" and depths >= length:
-        raise UserError(
-            f"pretrain.objective.multi_token.mtp_num_layers: found {depths}; sequences of {length} tokens have no label "
-            "that far ahead",
-            "lower it, or raise pretrain.context_length and pretrain.sampling.warmup_length",
-        )
-
-
 def loyalty(out: Path, data: Path, teacher: Path, evaluate: Evaluate, job: Job) -> Metrics:
     """How like its teacher the model of `out` answers on held-out text."""
     model, tokenizer = load_model(out), load_tokenizer(out)

@@ -76,7 +76,7 @@ def steps_of(optimizer: Any, technique: OptimizerTechnique, precision: str) -> A
     """
     if precision != "bf16_pure":
         return optimizer
-    if not technique.elementwise or technique.in_backward or technique.schedule_free:
+    if not technique.tensor_by_tensor:
         raise UserError(
             f"pretrain.precision: found bf16_pure; {type(technique).__name__} can't be rounded tensor by tensor",
             "set pretrain.precision to bf16 or fp32, or pretrain.optimizer.method to adamw",

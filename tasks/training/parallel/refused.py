@@ -39,7 +39,10 @@ def refusals(parallel: Parallel, batch_size: int, optimizer: OptimizerTechnique)
             "to ddp and comm_hook to none, or sync_every to 1"
         )
     if optimizer.in_backward:
-        yield f"pretrain.optimizer.method: {name} updates before gradients are exchanged: use one worker, or adamw"
+        yield (
+            f"pretrain.optimizer.method: {name} updates before gradients are exchanged ({WHERE}.nproc_per_node: found "
+            f"{parallel.nproc_per_node}, nnodes: found {parallel.nnodes}): use one worker, or adamw"
+        )
 
 
 def _alone(parallel: Parallel) -> Iterator[str]:
