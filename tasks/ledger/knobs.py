@@ -18,6 +18,7 @@ from tasks.design.family import Family
 from tasks.ledger.predict.subject import Subject
 from tasks.optimizers import Optimizer
 from tasks.params import Params, override
+from tasks.pretrain.conflicts import conflicts
 
 OWNERS = {"evaluate": "data"}
 """Block -> the first stage that depends on it, where that isn't the stage of the same name."""
@@ -77,9 +78,7 @@ class Setting:
             changed = validate(Params, override(params.model_dump(mode="json"), self.assignments))
         except UserError:
             return None
-        block = changed.pretrain
-        technique, parts = block.optimizer.technique, block.gradient_accumulation_steps
-        return None if parts > block.batch_size or (parts > 1 and technique.in_backward) else changed
+        return None if changed.pretrain.steps and any(conflicts(changed.pretrain)) else changed
 
 
 @dataclass(frozen=True, eq=False)
