@@ -44,6 +44,13 @@ def sync(path: Path) -> None:
         os.close(opened)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Put `text` at `path`: a reader, and whoever comes after a kill, finds the old or the new, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def write_durably(path: Path, text: str) -> None:
     """Put `text` at `path`: once this returns it is on the disk, and nobody ever finds half of it."""
     temporary = path.with_name(path.name + ".tmp")

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tasks.core.files import write_whole
 from tasks.core.measure import Metrics, Value, counted, measured, missing
 from tasks.ledger.energy import RAPL, Instruments
 
@@ -137,9 +138,7 @@ class Meter(AbstractContextManager["Meter"]):
         if not force and now - self._saved < SAVE_SECONDS:
             return
         self._saved = now
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(asdict(self.spent(fresh=force))), encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(asdict(self.spent(fresh=force))))
 
     def metrics(self) -> Metrics:
         """The ledger's entries. `energy_joules` is null where a part had no meter: `report.priced` models that part."""

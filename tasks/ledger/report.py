@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
+from tasks.core.files import write_whole
 from tasks.core.measure import Metrics, Value, missing, modelled
 from tasks.ledger import Prices
 from tasks.ledger.vocabulary import lookup
@@ -46,9 +46,7 @@ def write(stage: str, report: dict[str, Any]) -> None:
     """Write a report atomically: a reader sees the old one or the new one, never half of one."""
     target = path(stage)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, target)
+    write_whole(target, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
 def read(stage: str, prices: Prices | None = None) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.core.errors import Diverged, OverBudget, UserError
+from tasks.core.files import write_whole
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, Value
 from tasks.pretrain import Pretrain
@@ -111,9 +112,7 @@ def train(params: Pretrain, seed: int, inputs: Inputs, job: Job) -> Metrics:
 
 def leave(path: Path, value: Any) -> None:
     """Write JSON that appears whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(value), encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, json.dumps(value))
 
 
 def load_trained(model: Any, job: Job) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.acquire import acquire
+from tasks.core.files import write_whole
 from tasks.core.job import Job
 
 WORK = Path("work/scale")
@@ -116,9 +116,7 @@ def train(folder: Path, data: Path, over_budget: Callable[[float], str]) -> None
 
 
 def _write(path: Path, value: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import Any
 
 import tasks
 from tasks.core.errors import UserError
+from tasks.core.files import write_whole
 from tasks.deploy_profile.engines import Generation, Outcome, Request, Stamp
 
 
@@ -53,9 +54,7 @@ def kept(name: str, request: Request, work: Path) -> Outcome:
     if place.exists():
         return _outcome(json.loads(place.read_text(encoding="utf-8")))
     outcome = launch(name, request)
-    unfinished = place.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
-    os.replace(unfinished, place)
+    write_whole(place, json.dumps(asdict(outcome)))
     return outcome
 
 
