@@ -65,11 +65,10 @@ def refuse_impossible(params: Params) -> None:
         UserError: combinations of choices that can't work with this architecture, each with what to do.
     """
     from tasks import compatibility
-    from tasks.ledger import machine
-    from tasks.ledger.predict.subject import subject
+    from tasks.ledger.predict.subject import config_for
 
     try:
-        config = subject(params, machine.measure()).config
+        config = config_for(params)
     except UserError:  # a model that isn't there yet can't be judged; the stage that fetches it will
         return
     compatibility.check(params, config)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flows import forecast
 from tasks.compatibility import check, problems
 from tasks.core.errors import UserError
 from tasks.core.schema import validate
@@ -159,3 +160,9 @@ def test_choices_of_pretraining_that_exclude_each_other_are_named() -> None:
         found = "\n".join(problems(params, blueprint(params)))
         assert all(words in found for words in said)
         assert problems(chosen(**assignments, pretrain__steps=0), blueprint(params)) == []
+
+
+def test_a_teacher_that_is_not_there_stops_nothing_halfway() -> None:
+    """Distillation without a teacher is refused before anything runs, though its cost can't be predicted either."""
+    with pytest.raises(UserError, match=r"pretrain\.teacher: found data/none, and no model there"):
+        forecast.refuse_impossible(chosen(pretrain__objective__method="distillation"))

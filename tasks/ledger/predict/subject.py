@@ -105,6 +105,31 @@ def subject(params: Params, machine: Machine, source: Text | None = None) -> Sub
     Raises:
         UserError: the model or the text can't be known yet; says what is missing.
     """
+    config, vocab, existing = _model(params)
+    source = source or source_text(Path(params.data.source))
+    text = source.first(params.data.max_documents)
+    stored = 2 if existing is not None and str(_dtype(existing)) in ("bfloat16", "float16") else 4
+    rate = chats = bytes_per_token(vocab)
+    if params.data.tokenizer.method != "train":
+        rate, chats = constants.PRETRAINED_BYTES_PER_TOKEN
+    taught = params.pretrain.steps and params.pretrain.objective.method == "distillation"
+    teacher = config_of(Path(params.pretrain.teacher), "pretrain.teacher") if taught else None
+    return Subject(
+        params, machine, source.bytes, text.bytes, text.documents, vocab, rate, chats, config, stored, teacher
+    )
+
+
+def config_for(params: Params) -> Config:
+    """The transformers config of the model that `params` lead to.
+
+    Raises:
+        UserError: the model it starts from isn't there yet, or the sizes don't go together.
+    """
+    return _model(params)[0]
+
+
+def _model(params: Params) -> tuple[Config, int, Config | None]:
+    """Config, tokens of the vocabulary, and the config of the model that is there already, if one is needed."""
     tokenizer, init = params.data.tokenizer, Path(params.pretrain.init)
     existing = config_of(init) if params.design.method == "existing" or tokenizer.method == "pretrained" else None
     vocab = tokenizer.train.vocab_size if tokenizer.method == "train" else int((existing or {})["vocab_size"])
@@ -117,17 +142,7 @@ def subject(params: Params, machine: Machine, source: Text | None = None) -> Sub
         raise UserError(f"design.{params.design.method}: {error}") from None
     except KeyError as error:
         raise UserError(f"{init}: its config has no {error}: only Llama-like models can be predicted") from None
-    source = source or source_text(Path(params.data.source))
-    text = source.first(params.data.max_documents)
-    stored = 2 if existing is not None and str(_dtype(existing)) in ("bfloat16", "float16") else 4
-    rate = chats = bytes_per_token(vocab)
-    if tokenizer.method != "train":
-        rate, chats = constants.PRETRAINED_BYTES_PER_TOKEN
-    taught = params.pretrain.steps and params.pretrain.objective.method == "distillation"
-    teacher = config_of(Path(params.pretrain.teacher), "pretrain.teacher") if taught else None
-    return Subject(
-        params, machine, source.bytes, text.bytes, text.documents, vocab, rate, chats, config, stored, teacher
-    )
+    return config, vocab, existing
 
 
 def _dtype(config: Config) -> str | None:
