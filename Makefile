@@ -21,7 +21,7 @@ run: setup  ## Carry one model from data to deployment profile
 
 test: setup  ## Every check and every test
 	$(MAKE) --no-print-directory check
-	pytest
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
 
 check: setup  ## Format, lint, types, layers
 	ruff format --check .

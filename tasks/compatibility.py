@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.accounting import read
-from tasks.accounting.lora import LEFT_OUT, adapted, linear_layers
+from tasks.accounting.lora import linear_layers
 from tasks.acquire import is_descriptor, place
 from tasks.compress.nf4 import BLOCK_IN, BLOCK_OUT
 from tasks.core.errors import UserError
@@ -110,28 +110,27 @@ def _grouped(params: Params, config: Config) -> Iterator[str]:
 
 def _training(params: Params, config: Config) -> Iterator[str]:
     tuned = params.finetune
-    if not tuned.steps or tuned.method != "lora":
+    if not tuned.steps:
         return
-    if (config.get("quantization_config") or {}).get("quant_method") == "bitnet":
-        yield (
-            "finetune.method: found lora; an update merged into ternary weights is rounded away: set finetune.method to full"
-        )
-    elif tuned.lora.target_modules != "all-linear" and (wrong := _unadaptable(config, tuned.lora.target_modules)):
-        yield (
-            f"finetune.lora.target_modules: {', '.join(wrong)} can't be adapted in {config['model_type']}: leave them out, "
-            "or use all-linear, which does"
-        )
-    elif not adapted(config, tuned.lora.target_modules):
-        known = sorted({layer.last for layer in linear_layers(config)[:-1]})
-        yield (
-            f"finetune.lora.target_modules: found {tuned.lora.target_modules}; no linear layer of this model has that "
-            f"name: {', '.join(known)}"
-        )
+    if why := tuned.technique.refuse(config):
+        yield why
+    elif not tuned.technique.merges:
+        yield from _apart(params)
 
 
-def _unadaptable(config: Config, targets: str | list[str]) -> list[str]:
-    left_out = LEFT_OUT.get(config.get("model_type", "llama"), frozenset())
-    return sorted({layer.last for layer in adapted(config, targets)} & left_out)
+def _apart(params: Params) -> Iterator[str]:
+    """What can't be done with a model whose adapter stays apart from it."""
+    method, deploy = params.finetune.method, params.deploy_profile
+    if params.compress.method != "none":
+        yield (
+            f"compress.method: found {params.compress.method}; what finetune.method {method} learns stays beside the "
+            "model's weights and can't be compressed with them: set compress.method to none, or choose a method that merges"
+        )
+    if deploy.gguf or deploy.engines != ["transformers"] or deploy.serve != "safetensors":
+        yield (
+            f"deploy_profile: what finetune.method {method} learns stays beside the model's weights; only transformers runs "
+            "that: set deploy_profile.gguf: [], deploy_profile.serve: safetensors and deploy_profile.engines: [transformers]"
+        )
 
 
 def _delivery(params: Params, config: Config) -> Iterator[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tasks.core.job import Job
 from tasks.data.train import Train
+from tasks.finetune.technique import FinetuneTechnique, Plan
 from tasks.ledger.machine import Machine
+from tasks.optimizers.adamw import AdamW
 
 TEXTS = [
     "def add(first, second):\n    return first + second\n",
@@ -54,3 +57,13 @@ def job(folder: Path, stage: str = "test") -> Job:
     """A job with a place to work."""
     (folder / "work").mkdir(parents=True, exist_ok=True)
     return Job(stage, folder / "work")
+
+
+def plan(**changes: Any) -> Plan:
+    """What a finetuning technique is told of its run."""
+    return replace(Plan(Path("none"), Path("none"), steps=4, seed=0, optimizer=AdamW()), **changes)
+
+
+def adapted(technique: FinetuneTechnique, model: Any) -> Any:
+    """`model` as the finetune stage adapts it."""
+    return technique.begin(model, plan()).model

@@ -61,8 +61,9 @@ def counted(model: Any, length: int, backward: bool) -> float:
 def adapt(model: Any, r: int, targets: str | list[str]) -> Any:
     """The model as the finetune stage adapts it."""
     from tasks.finetune.lora import Lora
+    from tests.models import adapted
 
-    return Lora(r=r, target_modules=targets).apply(model)
+    return adapted(Lora(r=r, target_modules=targets), model)
 
 
 @every_shape

@@ -13,6 +13,7 @@ from tasks.design import Design
 from tasks.finetune.lora import Lora
 from tasks.models.load import new_model
 from tests.attention_families import blueprint, flops
+from tests.models import adapted
 
 QUERIES: list[str | list[str]] = ["all-linear", ["q_proj", "v_proj"], ["v_proj"], ["o_proj"]]
 ADAPTED: list[tuple[str, str | list[str]]] = [
@@ -38,7 +39,7 @@ ADAPTED: list[tuple[str, str | list[str]]] = [
 def test_lora_flops_are_those_of_the_operators_that_run(case: str, targets: str | list[str]) -> None:
     """Trainable weights are peft's; through windows, latents and frozen experts only what leads to them is computed."""
     config, length, r = blueprint(case), 24, 5
-    model = Lora(r=r, target_modules=targets).apply(new_model(config, 0)).train()
+    model = adapted(Lora(r=r, target_modules=targets), new_model(config, 0)).train()
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     assert lora.trainable_parameters(config, r, targets) == trained
     predicted = length * lora.training_flops_per_token(config, length, r, targets)

@@ -17,7 +17,7 @@ from tasks.finetune.lora import Lora
 from tasks.models.load import load_model, new_model, save_model
 from tasks.training.flops import counting
 from tasks.training.loss import next_token_loss
-from tests.models import tokenizer
+from tests.models import adapted, tokenizer
 
 VOCAB = 400
 HEADS = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -223,7 +223,7 @@ def test_lora_through_a_frozen_recurrence(name: str, targets: str | list[str]) -
     """peft trains the weights that were predicted, and the operators cost what was, within half a percent."""
     method, changes = SHAPES[name]
     config, context = family(method, changes).config(VOCAB), 90
-    model = Lora(r=4, target_modules=targets).apply(new_model(config, seed=0)).train()
+    model = adapted(Lora(r=4, target_modules=targets), new_model(config, seed=0)).train()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert lora.trainable_parameters(config, 4, targets) == trained
     with counting() as counter:

@@ -15,7 +15,7 @@ from tasks.finetune.lora import Lora
 from tasks.finetune.run import run
 from tasks.models.chat import IGNORED, encode
 from tasks.models.load import load_model, new_model, save_model, weight_bytes
-from tests.models import TEXTS, config, job, tokenizer
+from tests.models import TEXTS, adapted, config, job, tokenizer
 
 CHAT = [
     {"role": "user", "content": "What is one and one?"},
@@ -105,7 +105,7 @@ def test_adapter_at_step_zero_is_the_identity(base: Path) -> None:
     model = load_model(base / "pretrain")
     with torch.inference_mode():
         before = model(ids).logits
-        assert torch.equal(before, Lora().apply(model)(ids).logits)
+        assert torch.equal(before, adapted(Lora(), model)(ids).logits)
 
 
 def test_zero_steps_pass_the_model_through(base: Path, tmp_path: Path) -> None:

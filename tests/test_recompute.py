@@ -11,6 +11,7 @@ import pytest
 from tasks.core.schema import validate
 from tasks.design import Design
 from tasks.models.load import new_model
+from tasks.training.batch import Batch
 from tasks.training.loop import Loop
 from tasks.training.loss import training_losses
 from tasks.training.recompute import blocks_of, everything_kept, recompute
@@ -74,11 +75,12 @@ def test_model_flops_leave_out_what_is_computed_again(tmp_path: Path) -> None:
     model = new_model(models.config(), 0).train()
     loop = Loop(model, batch, settings(gradient_checkpointing="full"), models.job(tmp_path))
     wrapped = blocks_of(model)[0].forward
-    executed = loop._count_flops().of(2, 32, 64)
+    one = Batch.of(batch(0))
+    executed = loop.work.of(one)
     with everything_kept(model):
-        assert loop._count_flops().of(2, 32, 64) < executed
+        assert loop.work._of(loop.work._count(one), one) < executed
     assert blocks_of(model)[0].forward is wrapped
-    assert 3 / 4 < loop._useful(loop._count_flops()) < 1
+    assert 3 / 4 < loop.work.useful(one) < 1
 
 
 def test_an_adapter_is_computed_again_too() -> None:

@@ -81,6 +81,11 @@ def trainable_parameters(config: Config, r: int, target_modules: str | list[str]
     return sum(r * (layer.inputs + layer.outputs) for layer in adapted(config, target_modules))
 
 
+def head_flops(config: Config) -> int:
+    """FLOPs of one token's logits."""
+    return read(config).head_matrix.flops
+
+
 def training_flops_per_token(config: Config, context: int, r: int, target_modules: str | list[str]) -> float:
     """FLOPs of one token's forward and backward pass with the base model frozen.
 

@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from tasks.core.schema import Technique
+from tasks.models.adapter import ADAPTER, is_unmerged
 
 if TYPE_CHECKING:
     from tasks.compress.workbench import Workbench
@@ -19,4 +20,6 @@ class Uncompressed(Technique):
         for path in sorted(bench.source.iterdir()):
             if path.is_file() and path.name != "samples.json":
                 shutil.copyfile(path, bench.out / path.name)
+        if is_unmerged(bench.source):
+            shutil.copytree(bench.source / ADAPTER, bench.out / ADAPTER)
         return "not compressed: byte for byte the model of the stage before"

@@ -7,6 +7,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from tasks.core.schema import Choice
 from tasks.finetune.full import Full
 from tasks.finetune.lora import Lora
+from tasks.optimizers import Optimizer
+from tasks.optimizers.adamw import AdamW
 from tasks.training.schedule import Schedule
 
 
@@ -24,8 +26,9 @@ class Finetune(Choice):
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate."""
     schedule: Schedule = Schedule(warmup_steps=10)
+    optimizer: Optimizer = Optimizer(adamw=AdamW(beta2=0.999))
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay of matrices (AdamW)."""
+    """Decoupled weight decay of matrices."""
     max_grad_norm: PositiveFloat = 1.0
     """Clip the gradient's global norm to this."""
     precision: str = Field(default="auto", pattern="^(auto|fp32|bf16)$")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from tasks.core.measure import Metrics, counted, measured
 from tasks.evaluate import Evaluate
 from tasks.evaluate.judge import judge
 from tasks.finetune import Finetune, chats
-from tasks.models.device import autocast, computable, resolve_precision
+from tasks.finetune.technique import Plan, Tuning
+from tasks.models.adapter import mark_unmerged
+from tasks.models.device import autocast, resolve_precision
 from tasks.models.load import (
     cast,
     check_context,
@@ -20,8 +22,11 @@ from tasks.models.load import (
     count_parameters,
     load_model,
     load_tokenizer,
+    read_config,
     save_model,
+    stored_dtype,
     weight_bytes,
+    weight_shapes,
 )
 from tasks.training.loop import Loop
 from tasks.training.loss import next_token_loss
@@ -49,27 +54,32 @@ def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: A
 
     train, held = _chats(params, data, tokenizer)
     check_context("finetune.context_length", params.context_length, pretrain)
-    base = load_model(pretrain)
-    kept = base.dtype
-    if params.method == "full":
-        base.float()
-    computable(base)
-    size, precision = count_parameters(base), resolve_precision(params.precision)
+    technique, kept = params.technique, stored_dtype(pretrain)
+    size = sum(map(prod, weight_shapes(read_config(pretrain)).values()))
+    precision = resolve_precision(params.precision)
+    base = technique.load(pretrain)
     torch.manual_seed(seed)
-    model = _apply(params, base)
+    plan = Plan(pretrain, job.work, params.steps, seed, params.optimizer.technique)
+    tuning = _begin(params, base, plan)
+    model = tuning.model
     names = ("steps", "learning_rate", "schedule", "weight_decay", "max_grad_norm", "checkpoint_every")
-    settings = Settings(**{name: getattr(params, name) for name in names}, precision=precision, seed=seed)
+    settings = Settings(
+        **{name: getattr(params, name) for name in names},
+        precision=precision,
+        seed=seed,
+        optimizer=tuning.optimizer(plan.optimizer),
+    )
     before = _validation_loss(model, held, params.batch_size, precision)
     loop = Loop(
         model,
         lambda step: chats.batch(train.examples, step, params.batch_size, seed, base.device),
         settings,
         job,
+        hooks=tuning,
     )
+    trained = tuning.trainable()
     metrics = loop.run()
-    if covered := sum(m.base_layer.weight.numel() for m in model.modules() if hasattr(m, "lora_A")):
-        trained = metrics["trainable_parameters"]
-        metrics["trainable_parameters"] = replace(trained, note=f"beside {covered:,} of {size:,} parameters, frozen")
+    metrics["trainable_parameters"] = counted(trained, f"beside {size:,} of the model")
     metrics["parameters"] = counted(size)
     metrics["chats_dropped"] = counted(
         train.too_long + train.without_answer + train.refused,
@@ -79,7 +89,7 @@ def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: A
     if before is not None and after is not None:
         note = f"answers of {len(held.examples)} held-out chats"
         metrics |= {"validation_loss_before": measured(before, note), "validation_loss": measured(after, note)}
-    return metrics | _save(model, kept, tokenizer, out)
+    return metrics | _save(tuning, kept, pretrain, tokenizer, out)
 
 
 def _chats(params: Finetune, data: Path, tokenizer: Any) -> tuple[chats.Chats, chats.Chats]:
@@ -112,27 +122,30 @@ def _validation_loss(model: Any, held: chats.Chats, batch_size: int, precision: 
     return sum(losses) / len(losses)
 
 
-def _apply(params: Finetune, base: Any) -> Any:
+def _begin(params: Finetune, base: Any, plan: Plan) -> Tuning:
     import torch
 
     try:
-        return params.technique.apply(base)
+        made: Tuning = params.technique.begin(base, plan)
     except ValueError as error:
         layers = {name.rpartition(".")[2] for name, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
         raise UserError(
             f"finetune.{params.method} doesn't fit this model: {error}",
             f"its linear layers: {', '.join(sorted(layers))}",
         ) from None
+    return made
 
 
-def _save(model: Any, dtype: Any, tokenizer: Any, out: Path) -> Metrics:
-    if not hasattr(model, "merge_and_unload"):
-        save_model(cast(model, dtype), tokenizer, out)
+def _save(tuning: Tuning, dtype: Any, pretrain: Path, tokenizer: Any, out: Path) -> Metrics:
+    """The adapter, if any, in `out/adapter`, and at the root a model that needs nothing else."""
+    beside = tuning.write(out / "adapter")
+    merged = tuning.merged()
+    if merged is not None:
+        save_model(cast(merged, dtype), tokenizer, out)
+    else:
+        copy_model(pretrain, out)
+        mark_unmerged(out)
+    if not beside:
         return {}
-    for config in model.peft_config.values():
-        if isinstance(config.target_modules, set):  # written in an order that differs from process to process
-            config.target_modules = sorted(config.target_modules)
-    model.save_pretrained(out / "adapter")
-    save_model(cast(model.merge_and_unload(), dtype), tokenizer, out)
     size = weight_bytes(out / "adapter")
     return {"adapter_bytes": counted(size), "delivery_bytes": counted(size, "adapter alone")}

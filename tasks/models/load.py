@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks.core.errors import UserError
 from tasks.models import Config, positions
+from tasks.models.adapter import is_unmerged, with_adapter
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -60,6 +61,14 @@ def has_weights(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
+def stored_dtype(folder: Path) -> Any:
+    """The torch dtype a folder's weights were saved in."""
+    import torch
+
+    config = read_config(folder)
+    return getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
 def load_model(folder: Path, dtype: str = "auto") -> Any:
     """The causal language model of a folder, in evaluation mode on the best device.
 
@@ -96,7 +105,7 @@ def load_model(folder: Path, dtype: str = "auto") -> Any:
     make_ternary(model, config)
     if getattr(model, "hf_quantizer", None) is None:
         model.to(best_device())
-    return unscaled(model).eval()
+    return with_adapter(unscaled(model), folder) if is_unmerged(folder) else unscaled(model).eval()
 
 
 def new_model(config: Config, seed: int) -> Any:

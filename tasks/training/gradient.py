@@ -75,6 +75,11 @@ class Gradient:
         learned = self.world.total({name: float(value) for name, value in shown.items()})
         return {**learned, "grad_norm": self._norm(scale)}
 
+    def rehearse(self, graph: Any, batch: Batch) -> None:
+        """A gradient of `graph` for whoever watches its operators; nothing moves."""
+        total, _ = graph(batch.inputs, batch.labels, batch.extras)
+        total.backward()
+
     def _backward(self, total: Any) -> None:
         if self.moving is None:
             total.backward()

@@ -9,18 +9,18 @@ from typing import Any
 from tasks.core.errors import OverBudget
 from tasks.core.job import Job, Row
 from tasks.core.measure import Metrics, Value, counted, measured, missing
-from tasks.models.chat import IGNORED
 from tasks.models.device import products
 from tasks.training import checkpoint
 from tasks.training.balance import BiasBalance
 from tasks.training.batch import Batch
-from tasks.training.flops import Flops
 from tasks.training.gradient import OUTSIDE, Gradient
 from tasks.training.guard import Guard, Spike, Tally
+from tasks.training.hooks import Hooks
 from tasks.training.precision import lower, steps_of
-from tasks.training.recompute import everything_kept, recompute
+from tasks.training.recompute import recompute
 from tasks.training.settings import WINDOW, Settings
 from tasks.training.watching import shown
+from tasks.training.work import Work
 from tasks.training.world import World
 
 LAST = 20
@@ -38,6 +38,7 @@ class Loop:
         job: what the shell lends.
         validate: the validation loss of the model as it is, or None.
         world: the workers; None: one.
+        hooks: what a technique does between steps.
     """
 
     def __init__(
@@ -48,13 +49,14 @@ class Loop:
         job: Job,
         validate: Callable[[], float] | None = None,
         world: World | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         from tasks.training.graph import Graph
 
         self.model, self.batch, self.settings, self.job, self.validate = model, batch, settings, job, validate
-        self.world = world or World()
+        self.world, self.hooks = world or World(), hooks or Hooks()
         self.objective = settings.objective.begin(model, job, settings.teacher)
-        self.graph = Graph(model, self.objective)
+        self.graph = Graph(model, self.objective, self.hooks)
         recompute(model, settings.gradient_checkpointing)
         lower(self.graph, settings.precision)
         self.module = self.world.wrap(self.graph)
@@ -64,6 +66,7 @@ class Loop:
         self.gradient = Gradient(
             self.module, [p for _, p in named], settings, self.world, self.optimizer, self.objective
         )
+        self.work = Work(self.graph, self.module, self.objective, self.hooks, settings, self.world, self._rehearse)
         self.balance = BiasBalance(model, self.world.total_tensor)
         self.progress, self.useful = checkpoint.Progress(), 1.0
         keep = settings.keep_checkpoints
@@ -81,13 +84,13 @@ class Loop:
 
         with self.keeper, prepared(self.model, self.settings):
             self._begin()
-            flops = self._count_flops()
-            self.useful = self._useful(flops)
+            self.hooks.before_step(self.progress.step, self.optimizer)
+            self.useful = self.work.useful(Batch.of(self.batch(0)))
             with self.job.progress(self.settings.steps, self.progress.step) as bar:
                 while self.progress.step < self.settings.steps:
                     before = self.progress.step
                     try:
-                        row = self._step(flops)
+                        row = self._step()
                     except Spike as spike:
                         self._go_back(spike)
                         bar.advance(self.progress.step - before)
@@ -133,21 +136,12 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         self.progress = self.keeper.restore(back=True)
 
-    def _count_flops(self) -> Flops:
-        batch = Batch.of(self.batch(0)).rows(0, 1)
+    def _rehearse(self, batch: Batch) -> None:
+        """A gradient that nothing comes of."""
+        self.gradient.rehearse(self.graph, batch)
+        self.optimizer.zero_grad(set_to_none=True)
 
-        def one_sequence(length: int, labelled: int) -> None:
-            ids = batch.inputs.repeat(1, -(-length // batch.inputs.shape[1]))[:, :length]
-            some = ids.clone()
-            some[:, labelled:] = IGNORED
-            with self.world.aside(self.module):
-                total, _ = self.graph(ids, some, self.objective.rehearsal(ids))
-                total.backward()
-            self.optimizer.zero_grad(set_to_none=True)
-
-        return Flops(one_sequence, self.objective.ahead)
-
-    def _step(self, flops: Flops) -> Row:
+    def _step(self) -> Row:
         import torch
 
         started, step, settings = time.perf_counter(), self.progress.step, self.settings
@@ -155,6 +149,7 @@ class Loop:
         rate = settings.learning_rate * settings.schedule.ratio(step, settings.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
+        self.hooks.before_step(step, self.optimizer)
         batch = Batch.of(self.batch(self.guard.batch_of(step)))
         with self.balance.watching():
             learned = self.gradient.compute(batch)
@@ -162,10 +157,11 @@ class Loop:
         self.guard.judge(learned["loss"], learned["grad_norm"], self.progress.recent)
         self.optimizer.step()
         self.balance.update()
+        self.hooks.after_step(step)
         self.optimizer.zero_grad(set_to_none=True)
         self.world.after_step(step + 1, settings.steps)
         seconds = time.perf_counter() - started
-        work = flops.of(batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled)
+        work = self.work.of(batch)
         done, most, peak = self.progress, max(WINDOW, settings.spikes.window), self._peak()
         done.step += 1
         done.tokens += batch.inputs.numel()
@@ -206,24 +202,9 @@ class Loop:
                 "a checkpoint is kept: raise the budget and run again, and it goes on from there",
             )
 
-    def _flops_note(self) -> str:
-        outside = " + the teacher's wherever it was asked" if self.objective.outside else ""
-        return f"operators of one sequence x sequences{outside}"
-
     def _peak(self) -> float | None:
         """The machine's measured rate of matrix products in the arithmetic of the run, FLOP/s."""
         return self.job.gemm_flops_per_second.get(products(self.settings.precision))
-
-    def _useful(self, flops: Flops) -> float:
-        """Share of the executed FLOPs that the model itself takes, at the first batch: all but what is computed again."""
-        if self.settings.gradient_checkpointing == "none":
-            return 1.0
-        batch = Batch.of(self.batch(0))
-        shape = (batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled)
-        executed = flops.of(*shape)
-        with everything_kept(self.model):
-            useful = self._count_flops().of(*shape)
-        return useful / executed
 
     def _metrics(self) -> Metrics:
         done, peak, skipped = self.progress, self._peak(), sorted(self.guard.skipped)
@@ -237,7 +218,7 @@ class Loop:
         return {
             "trainable_parameters": counted(trainable),
             "tokens": counted(done.tokens, "padding included"),
-            "flops": counted(done.flops, self._flops_note()),
+            "flops": counted(done.flops, self.work.note()),
             "training_seconds": measured(done.seconds),
             "tokens_per_second": measured(done.tokens / done.seconds),
             "flops_per_second": measured(rate),

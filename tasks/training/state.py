@@ -11,8 +11,8 @@ NUMBER = "#"
 
 
 def graph_tensors(graph: Any) -> dict[str, Any]:
-    """The tensors themselves of what a `Graph` trains, and the balancing biases of its model."""
-    return dict(graph.trained()) | balancing_state(graph.model)
+    """The tensors themselves of what a `Graph` trains, its hooks', and the balancing biases of its model."""
+    return {**dict(graph.trained()), **graph.kept(), **balancing_state(graph.model)}
 
 
 def state_tensors(whole: dict[str, Any]) -> dict[str, Any]:

@@ -73,53 +73,42 @@ def _again(about: Subject) -> float:
 
 
 def finetune(about: Subject) -> Metrics:
-    """Training on chats, of an adapter or of every weight; one evaluation of the merged model."""
-    params = about.params.finetune
+    """Training on chats, of an adapter or of every weight; one evaluation of the result."""
+    params, technique = about.params.finetune, about.params.finetune.technique
     made = batches(about)
-    full = params.method == "full"
     size = accounting.parameters(about.config)
-    r, targets = params.lora.r, params.lora.target_modules
-    chosen = [] if full else lora.adapted(about.config, targets)
-    trained = size if full else lora.trainable_parameters(about.config, r, targets)
+    shapes = technique.trained_shapes(about.config)
+    trained, optimizer = sum(map(prod, shapes)), params.optimizer.technique
+    layers = lora.adapted(about.config, "all-linear") if technique.frozen else []
     steps = Steps(
         count=params.steps,
         tokens=params.batch_size * made.row,
         context=max(1, round(made.row)),
         labelled=made.labelled,
-        flops=made.mean(lambda length: _finetune_flops(about, length, made.labelled)),
+        flops=made.mean(lambda length: technique.flops_per_token(about.config, length, made.labelled)),
         elements=sum(
-            constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in chosen
+            constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in layers
         ),
         trained=trained,
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
-        state=8 * trained,
-        gradients=4 * trained,
+        state=optimizer.state_bytes(shapes),
+        gradients=4 * (max(map(prod, shapes), default=0) if optimizer.in_backward else trained),
         lengths=len(made.lengths),
         longest=max(made.lengths),
     )
     held = 2 * made.held if params.steps else 0
-    metrics = _trained(about, "finetune", steps, held, base_bytes=4 if full else about.stored)
+    metrics = _trained(about, "finetune", steps, held, base_bytes=about.stored if technique.frozen else 4)
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
     metrics["flops"] = replace(metrics["flops"], note=f"{metrics['flops'].note}; lengths of batches: {made.note}")
-    if full or not params.steps:
+    if not params.steps or not (tensors := technique.adapter_shapes(about.config)):
         return metrics
-    adapter = 4 * steps.trained + constants.TENSOR_HEADER_BYTES * 2 * len(chosen)
-    note = "trainable parameters x 4 bytes + header"
+    adapter = sum(4 * prod(shape) + constants.TENSOR_HEADER_BYTES for shape in tensors)
+    note = "tensors of the adapter x 4 bytes + header"
     return metrics | {
         "adapter_bytes": modelled(adapter, note),
         "delivery_bytes": modelled(adapter, f"adapter alone: {note}"),
     }
-
-
-def _finetune_flops(about: Subject, length: int, labelled: float) -> float:
-    """FLOPs of one token, with logits only where there is a label."""
-    params = about.params.finetune
-    unlabelled = 2 * about.anatomy.vocab * about.anatomy.width * (1 - labelled)
-    if params.method == "full":
-        return accounting.training_flops_per_token(about.config, length) - 3 * unlabelled
-    r, targets = params.lora.r, params.lora.target_modules
-    return lora.training_flops_per_token(about.config, length, r, targets) - 2 * unlabelled
 
 
 def _kept(about: Subject) -> Metrics:

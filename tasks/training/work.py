@@ -1,0 +1,75 @@
+"""FLOPs of a run's steps, counted on the graph they go through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tasks.models.chat import IGNORED
+from tasks.objectives.technique import Objective
+from tasks.training.batch import Batch
+from tasks.training.flops import Flops
+from tasks.training.hooks import Hooks
+from tasks.training.recompute import everything_kept
+from tasks.training.settings import Settings
+from tasks.training.world import World
+
+
+class Work:
+    """Counts once for each thing that is trained at a time.
+
+    Args:
+        graph: model and objective, before anything wraps them.
+        module: what a step runs.
+        rehearse: what a step does to a batch, gradients included; what it leaves is swept away.
+    """
+
+    def __init__(
+        self,
+        graph: Any,
+        module: Any,
+        objective: Objective,
+        hooks: Hooks,
+        settings: Settings,
+        world: World,
+        rehearse: Callable[[Batch], None],
+    ) -> None:
+        self.graph, self.module, self.objective, self.hooks = graph, module, objective, hooks
+        self.settings, self.world, self.rehearse = settings, world, rehearse
+        self._counted: dict[str, Flops] = {}
+
+    def of(self, batch: Batch) -> float:
+        """FLOPs of a step's batch."""
+        regime = self.hooks.regime
+        if regime not in self._counted:
+            self._counted[regime] = self._count(batch)
+        return self._of(self._counted[regime], batch)
+
+    def useful(self, batch: Batch) -> float:
+        """Share of the executed FLOPs that the model itself takes: all but what is computed again."""
+        if self.settings.gradient_checkpointing == "none":
+            return 1.0
+        executed = self.of(batch)
+        with everything_kept(self.graph.model):
+            kept = self._of(self._count(batch), batch)
+        return kept / executed
+
+    def note(self) -> str:
+        """How the figure was got."""
+        outside = " + the teacher's wherever it was asked" if self.objective.outside else ""
+        return f"operators of one sequence x sequences{outside}"
+
+    def _of(self, flops: Flops, batch: Batch) -> float:
+        return flops.of(batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled)
+
+    def _count(self, batch: Batch) -> Flops:
+        row = batch.rows(0, 1)
+
+        def one_sequence(length: int, labelled: int) -> None:
+            ids = row.inputs.repeat(1, -(-length // row.inputs.shape[1]))[:, :length]
+            some = ids.clone()
+            some[:, labelled:] = IGNORED
+            with self.world.aside(self.module):
+                self.rehearse(Batch(ids, some, self.objective.rehearsal(ids)))
+
+        return Flops(one_sequence, self.objective.ahead)
