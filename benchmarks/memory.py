@@ -23,8 +23,22 @@ WAYS: dict[str, dict[str, Any]] = {
     "4 parts": {"gradient_accumulation_steps": 4},
     "full checkpointing, 4 parts": {"gradient_checkpointing": "full", "gradient_accumulation_steps": 4},
     "bf16_pure": {"precision": "bf16_pure"},
+    "adamw_8bit": {"optimizer": "adamw_8bit"},
+    "adafactor": {"optimizer": "adafactor"},
+    "apollo": {"optimizer": "apollo"},
+    "lomo": {"optimizer": "lomo"},
+    "lomo, full checkpointing": {"optimizer": "lomo", "gradient_checkpointing": "full"},
 }
-"""What is done to save memory -> settings of the loop."""
+"""What is done to save memory -> settings of the loop; optimizers by name, adamw if none."""
+
+
+def settings_of(way: str) -> dict[str, Any]:
+    """Settings of the loop, the optimizer as its technique."""
+    from tasks.optimizers import Optimizer
+
+    chosen = dict(WAYS[way])
+    chosen["optimizer"] = getattr(Optimizer(), chosen.get("optimizer", "adamw"))
+    return chosen
 
 
 def blueprint(parameters: int) -> dict[str, Any]:
@@ -47,6 +61,7 @@ def child(parameters: int, way: str) -> None:
     from tasks.core.job import Job
     from tasks.models.load import new_model
     from tasks.training.batch import Batch
+    from tasks.training.kernels.prepared import prepared
     from tasks.training.loop import Loop
     from tasks.training.loss import next_token_loss
     from tasks.training.schedule import Schedule
@@ -57,14 +72,15 @@ def child(parameters: int, way: str) -> None:
     ids = torch.zeros(1, 8, dtype=torch.long)
     next_token_loss(new_model(tiny, 0), ids, ids).backward()  # what libraries load when they are first used
     before = psutil.Process().memory_info().rss
-    run = {"precision": "fp32"} | WAYS[way]
+    run = {"precision": "fp32"} | settings_of(way)
     settings = Settings(STEPS, 1e-3, Schedule(warmup_steps=1), 0.1, 1.0, checkpoint_every=1000, seed=0, **run)
     loop = Loop(new_model(config, 0), lambda step: rows(step), settings, Job("memory", Path(tempfile.mkdtemp())))
     loop.model.train()
-    for step in range(STEPS):
-        loop.gradient.compute(Batch.of(rows(step)))
-        loop.optimizer.step()
-        loop.optimizer.zero_grad(set_to_none=True)
+    with prepared(loop.model, settings):
+        for step in range(STEPS):
+            loop.gradient.compute(Batch.of(rows(step)))
+            loop.optimizer.step()
+            loop.optimizer.zero_grad(set_to_none=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
 
 
@@ -78,44 +94,65 @@ def rows(step: int) -> tuple[Any, Any]:
 
 def predicted(parameters: int, way: str) -> float:
     """The same from formulas alone."""
+    from math import prod
+
+    from tasks.accounting import parameter_shapes
     from tasks.accounting import parameters as count
     from tasks.accounting.memory import activation_bytes
     from tasks.ledger.predict import constants
 
-    config, run = blueprint(parameters), WAYS[way]
+    config, run = blueprint(parameters), settings_of(way)
     pure = run.get("precision") == "bf16_pure"
     tokens = BATCH * CONTEXT // run.get("gradient_accumulation_steps", 1)
     kept = activation_bytes(
         config, tokens, run.get("gradient_checkpointing", "none"), 2 if pure else 4, context=CONTEXT
     )
+    shapes, wide = list(parameter_shapes(config)), 2 if pure else 4
+    optimizer = run["optimizer"]
+    gradients = max(map(prod, shapes)) if optimizer.in_backward else count(config)
+    state = 4 * count(config) if pure else optimizer.state_bytes(shapes)
     return (
-        (8 if pure else 16) * count(config) + (1 + constants.FRAGMENTED) * kept + constants.LOGIT_BYTES * tokens * VOCAB
+        wide * count(config)
+        + wide * gradients
+        + state
+        + (1 + constants.FRAGMENTED) * kept
+        + constants.LOGIT_BYTES * tokens * VOCAB
     )
+
+
+def row(parameters: int, way: str) -> str:
+    """A way measured, in a process of its own, beside its prediction."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--parameters", str(parameters), "--child", way]
+    measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    formula = predicted(parameters, way)
+    return f"| {way} | {measured / 2**20:.0f} | {formula / 2**20:.0f} | {formula / measured:.2f} |"
 
 
 def main() -> None:
     """Measure every way and write the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--parameters", type=int, default=5_000_000)
+    parser.add_argument("--parameters", type=int, nargs="+", default=[5_000_000, 27_000_000])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/memory.md"))
     parser.add_argument("--ways", nargs="*", default=list(WAYS))
     parser.add_argument("--child", default="")
     asked = parser.parse_args()
     if asked.child:
-        return child(asked.parameters, asked.child)
+        return child(asked.parameters[0], asked.child)
     lines = [
-        f"Peak resident memory above the libraries, Llama of {asked.parameters / 1e6:g}M parameters, {BATCH} x {CONTEXT} "
-        f"tokens, {STEPS} steps on the CPU, AdamW (`python -m benchmarks.memory`).",
-        "",
-        "| saved by | measured MiB | predicted MiB | predicted / measured |",
-        "|---|---:|---:|---:|",
+        f"Peak resident memory above the libraries, Llamas, {BATCH} x {CONTEXT} tokens, {STEPS} steps in float32 on the CPU, "
+        "AdamW where no optimizer is named (`python -m benchmarks.memory`).",
     ]
-    for way in asked.ways:
-        command = [sys.executable, "-m", "benchmarks.memory", "--parameters", str(asked.parameters), "--child", way]
-        measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-        formula = predicted(asked.parameters, way)
-        lines.append(f"| {way} | {measured / 2**20:.0f} | {formula / 2**20:.0f} | {formula / measured:.2f} |")
-        asked.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for size in asked.parameters:
+        lines += [
+            "",
+            f"**{size / 1e6:g}M parameters**",
+            "",
+            "| saved by | measured MiB | predicted MiB | predicted / measured |",
+        ]
+        lines.append("|---|---:|---:|---:|")
+        for way in asked.ways:
+            lines.append(row(size, way))
+            asked.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return None
 
 

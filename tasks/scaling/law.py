@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
+from tasks.core.files import write_whole
 
 PATH = Path("reports/scaling.json")
 
@@ -192,11 +192,9 @@ def save(record: Record, path: Path = PATH) -> None:
     law["replicas"] = [[float(f"{number:.6g}") for number in replica] for replica in record.law.replicas]
     document = {**asdict(record), "law": law}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     # lists of numbers (replicas) on one line each
     text = re.sub(r"\[[\s\d.,e+-]+\]", lambda numbers: " ".join(numbers[0].split()), json.dumps(document, indent=1))
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, text + "\n")
 
 
 def read(path: Path = PATH) -> Record | None:
