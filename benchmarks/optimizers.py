@@ -1,7 +1,7 @@
 """Every optimizer on one small Llama: bytes of state, tensors at the peak, and validation loss after equal steps.
 
-`python -m benchmarks.optimizers [--steps 30]` writes benchmarks/results/optimizers.md. Text: `artifacts/data` where it is,
-else modules of the standard library, byte by byte. Each optimizer takes the better of two learning rates, AdamW's times
+`python -m benchmarks.optimizers [--steps 30]` writes benchmarks/results/optimizers.md. Text: modules
+of the standard library, byte by byte. Each optimizer takes the better of two learning rates, AdamW's times
 a factor (`RELATIVE`) and three times that; all see the same batches from the same weights. Nothing is timed.
 """
 
@@ -17,10 +17,9 @@ from typing import Any
 
 import torch
 
-from tasks.models.load import load_tokenizer, new_model
+from tasks.models.load import new_model
 from tasks.optimizers import Optimizer
 from tasks.optimizers.technique import OptimizerTechnique
-from tasks.pretrain.batches import Shard
 from tasks.training.loss import next_token_loss
 from tasks.training.schedule import Schedule
 
@@ -133,15 +132,6 @@ def _model(vocabulary: int) -> Any:
 
 def _text() -> tuple[int, str, Deal, Sequences]:
     """Vocabulary, where the text is from, the batch of a step, and held-out sequences."""
-    data = Path("artifacts/data")
-    if data.exists():
-        train_part, held = (Shard(data, part, CONTEXT, torch.device("cpu")) for part in ("train", "validation"))
-        return (
-            len(load_tokenizer(data / "tokenizer")),
-            "artifacts/data",
-            (lambda step: train_part.batch(step, BATCH, 0)),
-            held.take(list(range(min(HELD, held.sequences)))),
-        )
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     text = torch.tensor(list(b"\n".join(path.read_bytes() for path in files)[: 1 << 20]))
     rows = text[: len(text) // (CONTEXT + 1) * (CONTEXT + 1)].view(-1, CONTEXT + 1)
