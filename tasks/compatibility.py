@@ -8,11 +8,11 @@ from pathlib import Path
 from tasks.accounting import read
 from tasks.accounting.lora import linear_layers
 from tasks.acquire import is_descriptor, place
-from tasks.compress.nf4 import BLOCK_IN, BLOCK_OUT
 from tasks.core.errors import UserError
 from tasks.deploy_profile import GGUF_ARCHITECTURES
 from tasks.models import Config, experts, positions
 from tasks.models.load import read_config
+from tasks.models.quantized import BLOCK_IN, BLOCK_OUT
 from tasks.params import Params
 from tasks.pretrain.conflicts import conflicts
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from tasks.core.job import Job
 from tasks.data.train import Train
-from tasks.finetune.technique import FinetuneTechnique, Plan
+from tasks.finetune.technique import FinetuneTechnique, Plan, Tuning
 from tasks.ledger.machine import Machine
 from tasks.optimizers.adamw import AdamW
 
@@ -66,4 +67,9 @@ def plan(**changes: Any) -> Plan:
 
 def adapted(technique: FinetuneTechnique, model: Any) -> Any:
     """`model` as the finetune stage adapts it."""
-    return technique.begin(model, plan()).model
+    return begun(technique, model).model
+
+
+def begun(technique: FinetuneTechnique, model: Any, **changes: Any) -> Tuning:
+    """A technique at work on `model`, with a folder of its own."""
+    return technique.begin(model, plan(**{"work": Path(mkdtemp()), **changes}))

@@ -28,7 +28,11 @@ CHAT = [
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What data and pretrain leave, tiny."""
-    root = tmp_path_factory.mktemp("base")
+    return made(tmp_path_factory.mktemp("base"))
+
+
+def made(root: Path) -> Path:
+    """`root` with a tiny model and chats in it."""
     save_model(new_model(config(), seed=0), tokenizer(), root / "pretrain")
     (root / "data" / "instructions").mkdir(parents=True)
     for name in ("train", "validation", "test"):

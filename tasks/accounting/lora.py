@@ -107,6 +107,18 @@ def training_flops_per_token(config: Config, context: int, r: int, target_module
     return forward + through + adapter
 
 
+def repeated_flops_per_token(config: Config, target_modules: str | list[str]) -> float:
+    """FLOPs of computing the adapted layers' frozen products a second time, forward and backward."""
+    anatomy, chosen = read(config), adapted(config, target_modules)
+    if not chosen:
+        return 0.0
+    first = min(layer.place for layer in chosen)
+    start = [layer for layer in chosen if layer.place[0] == first[0]]
+    return sum(
+        2.0 * layer.inputs * layer.outputs * (1 + _learns(anatomy, start, layer.place, layer.way)) for layer in chosen
+    )
+
+
 def _learns(anatomy: Anatomy, start: list[Layer], place: tuple[int, int], way: str) -> bool:
     """Whether what is read at a place depends on a trained weight; `start`: the trained layers of the first block.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import NonNegativeFloat
 
 from tasks.core.schema import Technique
+from tasks.models.quantized import left_plain
 
 if TYPE_CHECKING:
     from tasks.compress.workbench import Workbench
@@ -22,8 +23,7 @@ class Int8(Technique):
         """Quantize the linear layers of the blocks."""
         from transformers import BitsAndBytesConfig
 
-        # DeepSeek hands this layer a tensor of four dimensions, and the kernel takes three at most
-        skip = [name for name in bench.linear_layers() if name.endswith(".kv_b_proj")]
+        skip = left_plain([(name, *sizes) for name, sizes in bench.linear_layers().items()], bits=8)
         # float16, because the kernel casts every other input to it anyway and logs a line each time it does
         dtype = "float16"
         model = bench.quantize(BitsAndBytesConfig(load_in_8bit=True, **self.model_dump()), dtype, skip)

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from tasks.core.errors import UserError
 from tasks.core.schema import Technique
+from tasks.models.quantized import BLOCK_IN, BLOCK_OUT, left_plain
 
 if TYPE_CHECKING:
     from tasks.compress.workbench import Workbench
-
-BLOCK_IN, BLOCK_OUT = 64, 32
 
 
 class Nf4(Technique):
@@ -29,9 +28,8 @@ class Nf4(Technique):
         """
         from transformers import BitsAndBytesConfig
 
-        # bitsandbytes quantizes any size, but its CPU kernel then fails in the first forward pass, on some machines only
         layers = bench.linear_layers()
-        skip = [name for name, (inputs, outputs) in layers.items() if inputs % BLOCK_IN or outputs % BLOCK_OUT]
+        skip = left_plain([(name, *sizes) for name, sizes in layers.items()], bits=4)
         if len(skip) == len(layers):
             raise _no_layer(layers)
         dtype = self.bnb_4bit_compute_dtype

@@ -10,16 +10,8 @@ from typing import Any
 
 from tasks.core.errors import UserError
 from tasks.core.job import Job
-from tasks.models.load import (
-    friendly_errors,
-    load_model,
-    load_tokenizer,
-    outline,
-    quiet,
-    read_config,
-    save_model,
-    unscaled,
-)
+from tasks.models.load import load_model, load_tokenizer, outline, read_config, save_model
+from tasks.models.quantized import load_quantized
 
 
 @dataclass(frozen=True)
@@ -56,26 +48,12 @@ class Workbench:
         Raises:
             UserError: the original is quantized already.
         """
-        import torch
-        from transformers import AutoModelForCausalLM
-        from transformers.quantizers.base import get_keys_to_not_convert
-
         if found := read_config(self.source).get("quantization_config"):
             raise UserError(
                 f"compress: {self.source} holds weights quantized by {found.get('quant_method')} already",
                 "set compress.method to none",
             )
-        if skip:
-            config.llm_int8_skip_modules = [*get_keys_to_not_convert(self.outline()), *skip]
-        with friendly_errors(self.source), quiet():
-            model = AutoModelForCausalLM.from_pretrained(
-                self.source,
-                quantization_config=config,
-                dtype=getattr(torch, dtype),
-                local_files_only=True,
-                use_safetensors=True,
-            )
-        return unscaled(model)
+        return load_quantized(self.source, config, dtype, skip)
 
     def outline(self) -> Any:
         """The original without weights: names and shapes (torch's meta device)."""

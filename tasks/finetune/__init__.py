@@ -5,8 +5,16 @@ from __future__ import annotations
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tasks.core.schema import Choice
+from tasks.finetune.adalora import AdaLora
+from tasks.finetune.dora import Dora
 from tasks.finetune.full import Full
+from tasks.finetune.loftq import LoftQ
 from tasks.finetune.lora import Lora
+from tasks.finetune.lora_plus import LoraPlus
+from tasks.finetune.olora import Olora
+from tasks.finetune.pissa import Pissa
+from tasks.finetune.qlora import QLora
+from tasks.finetune.rslora import RsLora
 from tasks.optimizers import Optimizer
 from tasks.optimizers.adamw import AdamW
 from tasks.training.schedule import Schedule
@@ -36,4 +44,12 @@ class Finetune(Choice):
     checkpoint_every: PositiveInt = 50
     """Steps between checkpoints to resume from."""
     lora: Lora = Lora()
+    rslora: RsLora = RsLora()
+    lora_plus: LoraPlus = LoraPlus()
+    dora: Dora = Dora()
+    pissa: Pissa = Pissa()
+    olora: Olora = Olora()
+    adalora: AdaLora = AdaLora()
+    qlora: QLora = QLora()
+    loftq: LoftQ = LoftQ()
     full: Full = Full()

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tasks import accounting
 from tasks.core.schema import Technique
 from tasks.models import Config
+from tasks.models.quantized import quantization
 from tasks.optimizers.technique import OptimizerTechnique
 from tasks.training.hooks import Hooks
 
@@ -104,6 +106,27 @@ class FinetuneTechnique(Technique):
         """FLOPs of a token's forward and backward pass in a row of `context`, logits for a share `labelled` of them."""
         raise NotImplementedError
 
+    def flops_per_pass(self, config: Config) -> float:
+        """FLOPs of a forward and backward pass that don't grow with its tokens; a `Tuning` with some says `fixed`."""
+        return 0.0
+
+    def base_bytes(self, config: Config, stored: int, half: bool) -> int:
+        """Bytes of the base in memory, as `load` leaves it.
+
+        Args:
+            config: of the base.
+            stored: bytes of a weight on disk.
+            half: whether the machine multiplies bfloat16 in hardware.
+        """
+        return accounting.parameters(config) * (stored if self.frozen and half else 4)
+
     def refuse(self, config: Config) -> str:
         """Why the technique can't work on a model of this config and what to do, for a person; "" if it can. No torch."""
-        return ""
+        if not (found := quantization(config)):
+            return ""
+        known = (
+            "set finetune.method to qlora"
+            if found.get("quant_method") == "bitsandbytes"
+            else "start from it unquantized"
+        )
+        return f"finetune.method: found {self.method}; the model's weights are {found.get('quant_method')} already: {known}"

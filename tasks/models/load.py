@@ -239,11 +239,21 @@ def quiet() -> Iterator[None]:
 
 
 def drop_notices_of_missing_kernels() -> None:
-    """Drop the lines in which libraries regret optional packages; their own kernels compute the same, if slower."""
-    for name in ("bitsandbytes.backends.cpu.ops", "transformers.integrations.hub_kernels"):
+    """Drop the lines in which libraries regret optional packages, and a cast in every layer; what is computed is the same."""
+    libraries = (
+        "bitsandbytes.backends.cpu.ops",
+        "bitsandbytes.autograd._functions",
+        "transformers.integrations.hub_kernels",
+    )
+    for name in libraries:
         logging.getLogger(name).addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     said = str(record.msg)
-    return not (said.startswith("Failed to load CPU gemm_4bit_forward") or "is falling back to its reference" in said)
+    old = (
+        "Failed to load CPU gemm_4bit_forward",
+        "is falling back to its reference",
+        "MatMul8bitLt: inputs will be cast",
+    )
+    return not any(part in said for part in old)

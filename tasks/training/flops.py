@@ -2,11 +2,12 @@
 
 `torch.utils.flop_counter` counts products of matrices, and is corrected here where it is wrong or blind: grouped products
 (mixture of experts), the backward pass of grouped convolutions, triangular systems, scans spelled as a product that is
-summed over, and attention that sees a window. tests/test_flops.py holds each correction against hand arithmetic.
+summed over, products with 4-bit weights, and attention that sees a window. tests/test_flops.py holds each correction against hand arithmetic.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -51,33 +52,40 @@ class Flops:
     Nothing is interpolated: scans work on padded chunks and windows fill up, so costs are no polynomial of the length.
 
     Args:
-        step: runs `step(length, labelled)`: forward and backward of one sequence with that many labelled tokens, its
-            first ones.
+        step: runs `step(length, labelled, sequences)`: forward and backward of that many sequences at once, each with as
+            many labelled tokens, its first ones.
         ahead: labels that a position's logits may depend on behind its own: with several tokens predicted at once, a
             sequence's first labels cost less than those that follow.
+        fixed: whether a pass does work that doesn't grow with its tokens.
     """
 
-    def __init__(self, step: Callable[[int, int], None], ahead: int = 0) -> None:
+    def __init__(self, step: Callable[[int, int, int], None], ahead: int = 0, fixed: bool = False) -> None:
         self._step, self._ahead = step, ahead
         self._body = cache(self._count_body)
         self._head = cache(self._count_head)
+        self._fixed = cache(self._count_fixed if fixed else lambda: 0.0)
 
-    def of(self, sequences: int, length: int, labelled: int) -> float:
-        """FLOPs of `sequences` of `length` tokens, of which `labelled` in all have a logit computed."""
-        return sequences * self._body(length) + labelled * self._head()
+    def of(self, sequences: int, length: int, labelled: int, passes: int = 1) -> float:
+        """FLOPs of `sequences` of `length` tokens, of which `labelled` in all have a logit computed, in so many passes."""
+        return passes * self._fixed() + sequences * self._body(length) + labelled * self._head()
 
     def _count_body(self, length: int) -> float:
         labelled = min(length, self._ahead + 1)
-        return self._count(length, labelled) - labelled * self._head()
+        return self._count(length, labelled) - labelled * self._head() - self._fixed()
 
     def _count_head(self) -> float:
         """A token's logits cost the same whatever the length, so the shortest sequence tells."""
         length = self._ahead + 2
         return self._count(length, length) - self._count(length, length - 1)
 
-    def _count(self, length: int, labelled: int) -> float:
+    def _count_fixed(self) -> float:
+        """What a second sequence doesn't add."""
+        length = self._ahead + 2
+        return 2 * self._count(length, length) - self._count(length, length, sequences=2)
+
+    def _count(self, length: int, labelled: int, sequences: int = 1) -> float:
         with counting() as counter:
-            self._step(length, labelled)
+            self._step(length, labelled, sequences)
         return counter.total
 
 
@@ -93,7 +101,17 @@ def _corrections() -> dict[Any, Any]:
         aten.convolution_backward: _convolution_backward,
         aten.linalg_solve_triangular: _triangular_system,
         **_summed_products(aten),
+        **_quantized_products(),
     }
+
+
+def _quantized_products() -> dict[Any, Any]:
+    """The product with 4-bit weights (arXiv:2305.14314), which is one operator; other widths are multiplied by torch's."""
+    import torch
+
+    if "bitsandbytes" not in sys.modules:
+        return {}
+    return {torch.ops.bitsandbytes.gemm_4bit: lambda left, _, shape, *__, **___: 2 * prod(left) * shape[0]}
 
 
 def _grouped_product(left: Shape, right: Shape, *_: Any, **__: Any) -> int:

@@ -33,7 +33,10 @@ class Graph(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
             loss = next_token_loss(self.model, inputs, labels, extras.get("documents"))
             return loss, {"loss": loss}
         losses = self._objective.losses(self.model, inputs, labels, extras)
-        return losses.total, {name: value.detach() for name, value in losses.shown.items()}
+        total, shown, penalty = losses.total, losses.shown, self._hooks.penalty()
+        if penalty is not None:
+            total, shown = total + penalty, {**shown, "penalty": penalty}
+        return total, {name: value.detach() for name, value in shown.items()}
 
     def trained(self) -> list[tuple[str, Any]]:
         """Name and tensor of every parameter that is trained at some step; the model's go by their own names."""

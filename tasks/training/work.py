@@ -60,16 +60,17 @@ class Work:
         return f"operators of one sequence x sequences{outside}"
 
     def _of(self, flops: Flops, batch: Batch) -> float:
-        return flops.of(batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled)
+        passes = self.settings.gradient_accumulation_steps * self.world.size
+        return flops.of(batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled, passes)
 
     def _count(self, batch: Batch) -> Flops:
         row = batch.rows(0, 1)
 
-        def one_sequence(length: int, labelled: int) -> None:
-            ids = row.inputs.repeat(1, -(-length // row.inputs.shape[1]))[:, :length]
+        def step(length: int, labelled: int, sequences: int) -> None:
+            ids = row.inputs.repeat(sequences, -(-length // row.inputs.shape[1]))[:, :length]
             some = ids.clone()
             some[:, labelled:] = IGNORED
             with self.world.aside(self.module):
                 self.rehearse(Batch(ids, some, self.objective.rehearsal(ids)))
 
-        return Flops(one_sequence, self.objective.ahead)
+        return Flops(step, self.objective.ahead, self.hooks.fixed)

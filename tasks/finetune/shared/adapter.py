@@ -18,12 +18,16 @@ class PeftTuning(Tuning):
 
     def write(self, folder: Path) -> bool:
         """The adapter as peft writes it, the same bytes for the same adapter."""
-        for config in self.model.peft_config.values():
-            for field in ("target_modules", "feedforward_modules"):
-                if isinstance(getattr(config, field, None), set):  # in an order that differs from process to process
-                    setattr(config, field, sorted(getattr(config, field)))
+        self.settled()
         self.model.save_pretrained(folder)
         return True
+
+    def settled(self) -> None:
+        """Put what peft keeps as sets into an order that is the same in every process."""
+        for config in self.model.peft_config.values():
+            for field in ("target_modules", "feedforward_modules"):
+                if isinstance(getattr(config, field, None), set):
+                    setattr(config, field, sorted(getattr(config, field)))
 
     def merged(self) -> Any | None:
         """The base model with the adapter in its weights."""

@@ -8,16 +8,22 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from tasks.accounting import lora
 from tasks.finetune.shared.adapter import PeftTechnique
-from tasks.finetune.shared.targets import ALL, refused, targets
+from tasks.finetune.shared.targets import ALL, refused, targets, too_large
 from tasks.finetune.technique import Plan, Shape
 from tasks.models import Config
 
 
-class LowRank(PeftTechnique):
-    """A product of two thin matrices beside a frozen one."""
+class Targeted(PeftTechnique):
+    """Two thin matrices beside each of the frozen ones that are chosen.
 
-    r: PositiveInt = 8
-    """Rank of the update; the adapter's size grows linearly with it."""
+    Attributes:
+        rank_field: name of the field that is the rank they are trained with.
+        decomposes: whether the thin matrices are made from the frozen one, which must have as many rows and columns.
+    """
+
+    rank_field: ClassVar[str] = "r"
+    decomposes: ClassVar[bool] = False
+
     lora_alpha: PositiveFloat = 16
     """Scale of the update: it is multiplied by lora_alpha / r."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -25,25 +31,50 @@ class LowRank(PeftTechnique):
     target_modules: str | list[str] = ALL
     """Names of the layers to adapt, or `all-linear`: every linear module but the output layer. Experts are none."""
 
+    @property
+    def rank(self) -> int:
+        """Rank of the matrices that are trained."""
+        return int(getattr(self, self.rank_field))
+
+    def layers(self, config: Config) -> list[lora.Layer]:
+        """Those that are adapted, in the model's order."""
+        return lora.adapted(config, self.target_modules)
+
+    def shapes(self, config: Config, rank: int) -> list[Shape]:
+        """A (rank, inputs) and B (outputs, rank) of every adapted layer."""
+        return [shape for layer in self.layers(config) for shape in ((rank, layer.inputs), (layer.outputs, rank))]
+
+    def trained_shapes(self, config: Config) -> list[Shape]:
+        """A and B."""
+        return self.shapes(config, self.rank)
+
+    def flops_per_token(self, config: Config, context: int, labelled: float) -> float:
+        """The frozen model's, and the adapter's."""
+        whole = lora.training_flops_per_token(config, context, self.rank, self.target_modules)
+        return whole - 2 * lora.head_flops(config) * (1 - labelled)
+
+    def refuse(self, config: Config) -> str:
+        """Layers that aren't there, can't be adapted or are smaller than the rank; weights that can't be trained on."""
+        fields = f"finetune.{self.method}"
+        return (
+            refused(config, f"{fields}.target_modules", self.target_modules)
+            or too_large(self.layers(config), f"{fields}.{self.rank_field}", self.rank, self.decomposes)
+            or super().refuse(config)
+        )
+
+
+class LowRank(Targeted):
+    """A product of two thin matrices beside a frozen one."""
+
+    r: PositiveInt = 8
+    """Rank of the update; the adapter's size grows linearly with it."""
+
     variant: ClassVar[dict[str, Any]] = {}
 
     def peft_config(self, base: Any, plan: Plan) -> Any:
         """A `peft.LoraConfig`."""
         from peft import LoraConfig
 
-        fields = self.model_dump() | {"target_modules": targets(base, self.target_modules)}
+        fields = {name: getattr(self, name) for name in LowRank.model_fields}
+        fields["target_modules"] = targets(base, self.target_modules)
         return LoraConfig(task_type="CAUSAL_LM", **fields, **self.variant)
-
-    def trained_shapes(self, config: Config) -> list[Shape]:
-        """A (r, inputs) and B (outputs, r) of every adapted layer."""
-        chosen = lora.adapted(config, self.target_modules)
-        return [shape for layer in chosen for shape in ((self.r, layer.inputs), (layer.outputs, self.r))]
-
-    def flops_per_token(self, config: Config, context: int, labelled: float) -> float:
-        """The frozen model's, and the adapter's."""
-        whole = lora.training_flops_per_token(config, context, self.r, self.target_modules)
-        return whole - 2 * lora.head_flops(config) * (1 - labelled)
-
-    def refuse(self, config: Config) -> str:
-        """Layers that aren't there, or can't be adapted."""
-        return refused(config, f"finetune.{self.method}.target_modules", self.target_modules)

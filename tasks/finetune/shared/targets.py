@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tasks.accounting.lora import LEFT_OUT, adapted, linear_layers
+from tasks.accounting.lora import LEFT_OUT, Layer, adapted, linear_layers
 from tasks.models import Config
 
 ALL = "all-linear"
@@ -52,4 +52,19 @@ def refused(config: Config, field: str, wanted: str | list[str]) -> str:
     if not chosen:
         known = ", ".join(sorted({layer.last for layer in linear_layers(config)[:-1]}))
         return f"{field}: found {wanted}; no linear layer of this model has that name: {known}"
+    return ""
+
+
+def too_large(layers: list[Layer], field: str, rank: int, decomposes: bool) -> str:
+    """The first layer that is smaller than a rank, for a person; "" if none is. `field` is the rank's dotted name.
+
+    A gate of one output is no mistake of whoever takes all layers: an adapter fits beside it, if it isn't made from it.
+    """
+    for layer in layers:
+        side = min(layer.inputs, layer.outputs)
+        if rank > side and (side > 1 or decomposes):
+            return (
+                f"{field}: found {rank}; layer {layer.name} has {layer.inputs} inputs and {layer.outputs} outputs: lower it to "
+                f"{side}, or leave {layer.last} out of {field.rpartition('.')[0]}.target_modules"
+            )
     return ""

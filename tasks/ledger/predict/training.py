@@ -54,8 +54,8 @@ def pretrain(about: Subject) -> Metrics:
     )
     held = min(VALIDATION_SEQUENCES * params.context_length, about.validation_tokens)
     validations = params.steps // params.eval_every + 1 if params.steps else 0
-    base = 2 if steps.pure else 4
-    metrics = _trained(about, "pretrain", steps, held * validations, base_bytes=base, extra=extra)
+    base = (2 if steps.pure else 4) * size
+    metrics = _trained(about, "pretrain", steps, held * validations, base, extra=extra)
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
     if extra.cache is not None:
         metrics["teacher_cache_bytes"] = modelled(extra.cache, f"log-probabilities and ids; {extra.note}")
@@ -85,7 +85,8 @@ def finetune(about: Subject) -> Metrics:
         tokens=params.batch_size * made.row,
         context=max(1, round(made.row)),
         labelled=made.labelled,
-        flops=made.mean(lambda length: technique.flops_per_token(about.config, length, made.labelled)),
+        flops=made.mean(lambda length: technique.flops_per_token(about.config, length, made.labelled))
+        + technique.flops_per_pass(about.config) / (params.batch_size * made.row),
         elements=sum(
             constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in layers
         ),
@@ -98,7 +99,8 @@ def finetune(about: Subject) -> Metrics:
         longest=max(made.lengths),
     )
     held = 2 * made.held if params.steps else 0
-    metrics = _trained(about, "finetune", steps, held, base_bytes=about.stored if technique.frozen else 4)
+    base = technique.base_bytes(about.config, about.stored, about.machine.native_bf16)
+    metrics = _trained(about, "finetune", steps, held, base)
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
     metrics["flops"] = replace(metrics["flops"], note=f"{metrics['flops'].note}; lengths of batches: {made.note}")
     if not params.steps or not (tensors := technique.adapter_shapes(about.config)):
@@ -136,7 +138,7 @@ def _trained(
         f"{validation.wall + files.wall:.3g} s validation and files"
     )
     cost = training + validation + evaluation + files
-    parts = memory_parts(about, steps, size * base_bytes + 4 * extra.parameters + extra.held)
+    parts = memory_parts(about, steps, base_bytes + 4 * extra.parameters + extra.held)
     parts = replace(parts, passing=parts.passing + extra.passing)
     memory = peak(about, parts, kept.bytes)
     counted = f"{steps.count} steps x {steps.tokens:g} tokens x {steps.flops:.4g} FLOP{f'; {extra.note}' if extra.note else ''}; evaluation not counted"

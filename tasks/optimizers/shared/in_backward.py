@@ -25,9 +25,10 @@ class InBackward(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not f
         self.grad_norm = 0.0
         self._squares: list[Any] = []
         self._max_norm: float | None = None
-        for number, group in enumerate(self.param_groups):
+        self._group: dict[Any, dict[str, Any]] = {}
+        for group in self.param_groups:
             for parameter in group["params"]:
-                parameter.register_post_accumulate_grad_hook(self._hook(number))
+                parameter.register_post_accumulate_grad_hook(self._move)
 
     @contextmanager
     def moving(self, max_norm: float) -> Iterator[None]:
@@ -37,6 +38,8 @@ class InBackward(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not f
             max_norm: a tensor's gradient of a larger norm is scaled down to it.
         """
         self._max_norm, self._squares = max_norm, []
+        # looked up anew: loading a state makes new groups
+        self._group = {parameter: group for group in self.param_groups for parameter in group["params"]}
         try:
             yield
         finally:
@@ -46,17 +49,13 @@ class InBackward(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not f
     def step(self, closure: Any = None) -> None:
         """Nothing: tensors have moved."""
 
-    def _hook(self, number: int) -> Any:
-        @torch.no_grad()  # type: ignore[untyped-decorator]
-        def move(parameter: Any) -> None:
-            if self._max_norm is None:
-                return
-            group = self.param_groups[number]  # looked up: loading a state makes new ones
-            norm = parameter.grad.norm()
-            self._squares.append(norm.square())
-            parameter.grad.mul_((self._max_norm / norm.clamp_min(1e-6)).clamp(max=1.0))
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(parameter.grad, alpha=-group["lr"])
-            parameter.grad = None
-
-        return move
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def _move(self, parameter: Any) -> None:
+        if self._max_norm is None:
+            return
+        group, norm = self._group[parameter], parameter.grad.norm()
+        self._squares.append(norm.square())
+        parameter.grad.mul_((self._max_norm / norm.clamp_min(1e-6)).clamp(max=1.0))
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(parameter.grad, alpha=-group["lr"])
+        parameter.grad = None
