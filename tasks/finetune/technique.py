@@ -66,15 +66,22 @@ class FinetuneTechnique(Technique):
     Attributes:
         merges: whether the result can be one model without an adapter.
         frozen: whether the base's weights stay as they are, and may be kept in half precision.
+        packs: whether several chats may share a row, each seeing its own alone.
     """
 
     merges: ClassVar[bool] = True
     frozen: ClassVar[bool] = True
+    packs: ClassVar[bool] = True
 
     @property
     def method(self) -> str:
         """Its name in the registry: that of its file."""
         return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def positions(self) -> int:
+        """Positions of every text that the technique takes for itself."""
+        return 0
 
     def load(self, folder: Path) -> Any:
         """The base model, in an arithmetic this machine has; weights that will be trained are float32."""
@@ -103,6 +110,10 @@ class FinetuneTechnique(Technique):
     def flops_per_token(self, config: Config, context: int, labelled: float) -> float:
         """FLOPs of a token's forward and backward pass in a row of `context`, logits for a share `labelled` of them."""
         raise NotImplementedError
+
+    def flops_per_step(self, config: Config) -> float:
+        """FLOPs of a step that don't grow with its tokens: work on weights alone."""
+        return 0.0
 
     def refuse(self, config: Config) -> str:
         """Why the technique can't work on a model of this config and what to do, for a person; "" if it can. No torch."""

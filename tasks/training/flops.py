@@ -55,16 +55,21 @@ class Flops:
             first ones.
         ahead: labels that a position's logits may depend on behind its own: with several tokens predicted at once, a
             sequence's first labels cost less than those that follow.
+        pair: runs `step` on two sequences at once, where some work is done once a step, however many they are.
     """
 
-    def __init__(self, step: Callable[[int, int], None], ahead: int = 0) -> None:
-        self._step, self._ahead = step, ahead
+    def __init__(
+        self, step: Callable[[int, int], None], ahead: int = 0, pair: Callable[[int, int], None] | None = None
+    ) -> None:
+        self._step, self._ahead, self._pair = step, ahead, pair
+        self._once = cache(self._count_once)
         self._body = cache(self._count_body)
         self._head = cache(self._count_head)
 
     def of(self, sequences: int, length: int, labelled: int) -> float:
         """FLOPs of `sequences` of `length` tokens, of which `labelled` in all have a logit computed."""
-        return sequences * self._body(length) + labelled * self._head()
+        once = self._once()
+        return sequences * (self._body(length) - once) + once + labelled * self._head()
 
     def _count_body(self, length: int) -> float:
         labelled = min(length, self._ahead + 1)
@@ -74,6 +79,15 @@ class Flops:
         """A token's logits cost the same whatever the length, so the shortest sequence tells."""
         length = self._ahead + 2
         return self._count(length, length) - self._count(length, length - 1)
+
+    def _count_once(self) -> float:
+        """What the shortest sequence costs beyond half of two: the work on weights alone."""
+        if self._pair is None:
+            return 0.0
+        length = self._ahead + 2
+        with counting() as counter:
+            self._pair(length, length)
+        return 2 * self._count(length, length) - counter.total
 
     def _count(self, length: int, labelled: int) -> float:
         with counting() as counter:

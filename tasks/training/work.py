@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tasks.models.chat import IGNORED
@@ -65,11 +66,11 @@ class Work:
     def _count(self, batch: Batch) -> Flops:
         row = batch.rows(0, 1)
 
-        def one_sequence(length: int, labelled: int) -> None:
-            ids = row.inputs.repeat(1, -(-length // row.inputs.shape[1]))[:, :length]
+        def run(length: int, labelled: int, sequences: int = 1) -> None:
+            ids = row.inputs.repeat(sequences, -(-length // row.inputs.shape[1]))[:, :length]
             some = ids.clone()
             some[:, labelled:] = IGNORED
             with self.world.aside(self.module):
                 self.rehearse(Batch(ids, some, self.objective.rehearsal(ids)))
 
-        return Flops(one_sequence, self.objective.ahead)
+        return Flops(run, self.objective.ahead, partial(run, sequences=2) if self.hooks.works_once else None)

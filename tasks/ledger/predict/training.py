@@ -85,7 +85,8 @@ def finetune(about: Subject) -> Metrics:
         tokens=params.batch_size * made.row,
         context=max(1, round(made.row)),
         labelled=made.labelled,
-        flops=made.mean(lambda length: technique.flops_per_token(about.config, length, made.labelled)),
+        flops=made.mean(lambda length: technique.flops_per_token(about.config, length, made.labelled))
+        + technique.flops_per_step(about.config) / (params.batch_size * made.row),
         elements=sum(
             constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in layers
         ),
@@ -100,10 +101,11 @@ def finetune(about: Subject) -> Metrics:
     held = 2 * made.held if params.steps else 0
     metrics = _trained(about, "finetune", steps, held, base_bytes=about.stored if technique.frozen else 4)
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
+    if about.weight_bytes > size * about.stored:
+        metrics["model_bytes"] = modelled(about.weight_bytes, f"parameters x {about.stored} bytes, and the adapter")
     metrics["flops"] = replace(metrics["flops"], note=f"{metrics['flops'].note}; lengths of batches: {made.note}")
-    if not params.steps or not (tensors := technique.adapter_shapes(about.config)):
+    if not (adapter := about.adapter_bytes):
         return metrics
-    adapter = sum(4 * prod(shape) + constants.TENSOR_HEADER_BYTES for shape in tensors)
     note = "tensors of the adapter x 4 bytes + header"
     return metrics | {
         "adapter_bytes": modelled(adapter, note),
