@@ -134,8 +134,8 @@ def test_counted_flops_equal_the_formula(changes: dict[str, Any]) -> None:
     """Operators that ran, counted length by length, give the formula's FLOPs within 0.5 %."""
     model = new_model(config(**changes), seed=0)
 
-    def step(length: int, labelled: int) -> None:
-        ids = batch(0)[0][:1].repeat(1, 5)[:, :length]
+    def step(length: int, labelled: int, sequences: int) -> None:
+        ids = batch(0)[0][:1].repeat(sequences, 5)[:, :length]
         labels = ids.clone()
         labels[:, labelled:] = IGNORED
         next_token_loss(model, ids, labels).backward()
@@ -151,11 +151,11 @@ def test_lengths_are_counted_once_each() -> None:
     model = new_model(config(), seed=0)
     ran: list[tuple[int, int]] = []
 
-    def step(length: int, labelled: int) -> None:
+    def step(length: int, labelled: int, sequences: int) -> None:
         import torch
 
         ran.append((length, labelled))
-        ids = torch.arange(length)[None]
+        ids = torch.arange(length).repeat(sequences, 1)
         labels = ids.clone()
         labels[:, labelled:] = IGNORED
         next_token_loss(model, ids, labels).backward()

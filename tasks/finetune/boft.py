@@ -20,7 +20,7 @@ class Boft(OnLinear):
     """Share of the blocks that leave their inputs as they are, drawn anew at every step of training."""
 
     config_class: ClassVar[str] = "BOFTConfig"
-    works_once: ClassVar[bool] = True
+    fixed: ClassVar[bool] = True
 
     def begin(self, base: Any, plan: Plan) -> Tuning:
         """A `PeftModel` of which only the adapter is trained."""

@@ -49,7 +49,7 @@ class Bottleneck(FinetuneTechnique):
     def begin(self, base: Any, plan: Plan) -> Tuning:
         """`base`, frozen, with adapters that change nothing yet."""
         config = base.config.to_dict()
-        layers = [layer.name for layer in self._chosen(config)]
+        layers = [layer.name for layer in self.adapted_layers(config)]
         made = {"layers": layers, "size": self._size(config), "non_linearity": self.non_linearity}
         bottleneck.attach(base, **made)
         return BottleneckTuning(base, **made)
@@ -59,7 +59,7 @@ class Bottleneck(FinetuneTechnique):
         size = self._size(config)
         return [
             shape
-            for layer in self._chosen(config)
+            for layer in self.adapted_layers(config)
             for shape in ((size, layer.outputs), (size,), (layer.outputs, size), (layer.outputs,))
         ]
 
@@ -73,14 +73,14 @@ class Bottleneck(FinetuneTechnique):
         whole = frozen_flops_per_token(
             config,
             context,
-            self._chosen(config),
+            self.adapted_layers(config),
             lambda layer, learns: 2.0 * size * layer.outputs * (6 if learns else 5),
         )
         return whole - 2 * head_flops(config) * (1 - labelled)
 
     def refuse(self, config: Config) -> str:
         """Models without those layers, or no place chosen."""
-        if self._chosen(config):
+        if self.adapted_layers(config):
             return ""
         if not (self.mh_adapter or self.output_adapter):
             return "finetune.bottleneck: mh_adapter and output_adapter are both false, so nothing is trained: set one to true"
@@ -91,7 +91,8 @@ class Bottleneck(FinetuneTechnique):
             f"their own ({known}): choose another method"
         )
 
-    def _chosen(self, config: Config) -> list[Layer]:
+    def adapted_layers(self, config: Config) -> list[Layer]:
+        """Those the adapter sits on."""
         left_out = LEFT_OUT.get(config.get("model_type", "llama"), frozenset())
         names = {name for field, behind in BEHIND.items() if getattr(self, field) for name in behind} - left_out
         return [layer for layer in linear_layers(config) if layer.last in names]

@@ -38,7 +38,7 @@ class Ia3(OnLinear):
         """Layers that aren't there, or are scaled before without being adapted."""
         if wrong := super().refuse(config):
             return wrong
-        chosen = self._chosen(config)
+        chosen = self.adapted_layers(config)
         for name in self.feedforward_modules:
             if not any(f".{layer.name}".endswith(f".{name}") for layer in chosen):
                 known = ", ".join(sorted({layer.last for layer in linear_layers(config)[:-1]}))

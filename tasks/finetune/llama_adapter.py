@@ -27,7 +27,7 @@ class LlamaAdapter(PeftTechnique):
 
     merges: ClassVar[bool] = False
     frozen: ClassVar[bool] = False
-    works_once: ClassVar[bool] = True
+    fixed: ClassVar[bool] = True
 
     def peft_config(self, base: Any, plan: Plan) -> Any:
         """A `peft.AdaptionPromptConfig`."""
@@ -54,7 +54,7 @@ class LlamaAdapter(PeftTechnique):
         whole = frozen_flops_per_token(config, context, prompts, attending)
         return whole - 2 * head_flops(config) * (1 - labelled)
 
-    def flops_per_step(self, config: Config) -> float:
+    def flops_per_pass(self, config: Config) -> float:
         """Keys and values of the prompts, and the prompts' gradients."""
         width, key = config["hidden_size"], head_size(config) * key_heads(config)
         return 8.0 * self.adapter_layers * self.adapter_len * width * key

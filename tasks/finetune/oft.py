@@ -24,7 +24,7 @@ class Oft(OnLinear):
     """Terms of that series."""
 
     config_class: ClassVar[str] = "OFTConfig"
-    works_once: ClassVar[bool] = True
+    fixed: ClassVar[bool] = True
 
     def stands_before(self, layer: Layer) -> bool:
         """The layer reads what was rotated."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tasks.accounting.lora import Layer
 from tasks.core.schema import Technique
 from tasks.models import Config
 from tasks.optimizers.technique import OptimizerTechnique
@@ -107,12 +108,16 @@ class FinetuneTechnique(Technique):
         """Shapes of the float32 tensors that are delivered beside the base; none where the model itself is."""
         return []
 
+    def adapted_layers(self, config: Config) -> list[Layer]:
+        """Linear layers with a part beside them that keeps tensors of every token for the backward pass."""
+        return []
+
     def flops_per_token(self, config: Config, context: int, labelled: float) -> float:
         """FLOPs of a token's forward and backward pass in a row of `context`, logits for a share `labelled` of them."""
         raise NotImplementedError
 
-    def flops_per_step(self, config: Config) -> float:
-        """FLOPs of a step that don't grow with its tokens: work on weights alone."""
+    def flops_per_pass(self, config: Config) -> float:
+        """FLOPs of a forward and backward pass that don't grow with its tokens; a `Tuning` with some says `fixed`."""
         return 0.0
 
     def refuse(self, config: Config) -> str:

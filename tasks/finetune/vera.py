@@ -48,7 +48,7 @@ class Vera(OnLinear):
 
     def adapter_shapes(self, config: Config) -> list[Shape]:
         """The scales, and the projections, as large as the largest layer, where they are delivered."""
-        chosen = self._chosen(config)
+        chosen = self.adapted_layers(config)
         if not (self.save_projection and chosen):
             return self.trained_shapes(config)
         widest = max(layer.inputs for layer in chosen), max(layer.outputs for layer in chosen)

@@ -11,14 +11,13 @@ def virtual_tokens(model: Any) -> int:
     return int(config.num_virtual_tokens) if config else 0
 
 
-def decode_prompted(model: Any, decoder: Any, inputs: Any, documents: dict[str, Any], **more: Any) -> Any:
+def decode_prompted(model: Any, decoder: Any, inputs: Any, **more: Any) -> Any:
     """The decoder's output for token ids (B, T) behind a soft prompt, as peft itself calls it.
 
     Args:
         model: a peft model with virtual tokens.
         decoder: of its base.
         inputs: token ids (B, T).
-        documents: positions (B, T) and mask (B, 1, T, T) of packed documents, which all see the prompt; or nothing.
         more: for the decoder.
 
     Returns:
@@ -28,14 +27,12 @@ def decode_prompted(model: Any, decoder: Any, inputs: Any, documents: dict[str, 
 
     config = _prompt_config(model)
     count = int(config.num_virtual_tokens)
-    rows = config.peft_type != "PREFIX_TUNING"
-    seen = _beside_the_prompt(documents, count, rows)
     prompt = model.get_prompt(len(inputs))
-    if not rows:
-        return decoder(input_ids=inputs, past_key_values=prompt, use_cache=False, **seen, **more)
+    if config.peft_type == "PREFIX_TUNING":
+        return decoder(input_ids=inputs, past_key_values=prompt, use_cache=False, **more)
     embedded = model.get_base_model().get_input_embeddings()(inputs)
     embedded = torch.cat((prompt.to(embedded.dtype), embedded), dim=1)
-    made = decoder(inputs_embeds=embedded, use_cache=False, **seen, **more)
+    made = decoder(inputs_embeds=embedded, use_cache=False, **more)
     made.last_hidden_state = made.last_hidden_state[:, count:]
     return made
 
@@ -44,19 +41,3 @@ def _prompt_config(model: Any) -> Any:
     """The config of a peft model with virtual tokens, or None."""
     config = getattr(model, "active_peft_config", None)
     return config if config is not None and config.is_prompt_learning else None
-
-
-def _beside_the_prompt(documents: dict[str, Any], count: int, rows: bool) -> dict[str, Any]:
-    """Positions and mask of documents behind `count` virtual tokens, which are `rows` of their own, or keys alone."""
-    import torch
-
-    if not documents:
-        return {}
-    positions, mask = documents["position_ids"] + count, documents["attention_mask"]
-    mask = torch.nn.functional.pad(mask, (count, 0), value=True)
-    if rows:
-        size = len(positions), 1, count, mask.shape[-1]
-        own = torch.ones(size, dtype=torch.bool, device=mask.device).tril()
-        first = torch.arange(count, device=positions.device).expand(len(positions), count)
-        positions, mask = torch.cat((first, positions), dim=1), torch.cat((own, mask), dim=2)
-    return {"position_ids": positions, "attention_mask": mask}

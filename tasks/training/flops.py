@@ -51,47 +51,40 @@ class Flops:
     Nothing is interpolated: scans work on padded chunks and windows fill up, so costs are no polynomial of the length.
 
     Args:
-        step: runs `step(length, labelled)`: forward and backward of one sequence with that many labelled tokens, its
-            first ones.
+        step: runs `step(length, labelled, sequences)`: forward and backward of that many sequences at once, each with as
+            many labelled tokens, its first ones.
         ahead: labels that a position's logits may depend on behind its own: with several tokens predicted at once, a
             sequence's first labels cost less than those that follow.
-        pair: runs `step` on two sequences at once, where some work is done once a step, however many they are.
+        fixed: whether a pass does work that doesn't grow with its tokens.
     """
 
-    def __init__(
-        self, step: Callable[[int, int], None], ahead: int = 0, pair: Callable[[int, int], None] | None = None
-    ) -> None:
-        self._step, self._ahead, self._pair = step, ahead, pair
-        self._once = cache(self._count_once)
+    def __init__(self, step: Callable[[int, int, int], None], ahead: int = 0, fixed: bool = False) -> None:
+        self._step, self._ahead = step, ahead
         self._body = cache(self._count_body)
         self._head = cache(self._count_head)
+        self._fixed = cache(self._count_fixed if fixed else lambda: 0.0)
 
-    def of(self, sequences: int, length: int, labelled: int) -> float:
-        """FLOPs of `sequences` of `length` tokens, of which `labelled` in all have a logit computed."""
-        once = self._once()
-        return sequences * (self._body(length) - once) + once + labelled * self._head()
+    def of(self, sequences: int, length: int, labelled: int, passes: int = 1) -> float:
+        """FLOPs of `sequences` of `length` tokens, of which `labelled` in all have a logit computed, in so many passes."""
+        return passes * self._fixed() + sequences * self._body(length) + labelled * self._head()
 
     def _count_body(self, length: int) -> float:
         labelled = min(length, self._ahead + 1)
-        return self._count(length, labelled) - labelled * self._head()
+        return self._count(length, labelled) - labelled * self._head() - self._fixed()
 
     def _count_head(self) -> float:
         """A token's logits cost the same whatever the length, so the shortest sequence tells."""
         length = self._ahead + 2
         return self._count(length, length) - self._count(length, length - 1)
 
-    def _count_once(self) -> float:
-        """What the shortest sequence costs beyond half of two: the work on weights alone."""
-        if self._pair is None:
-            return 0.0
+    def _count_fixed(self) -> float:
+        """What a second sequence doesn't add."""
         length = self._ahead + 2
-        with counting() as counter:
-            self._pair(length, length)
-        return 2 * self._count(length, length) - counter.total
+        return 2 * self._count(length, length) - self._count(length, length, sequences=2)
 
-    def _count(self, length: int, labelled: int) -> float:
+    def _count(self, length: int, labelled: int, sequences: int = 1) -> float:
         with counting() as counter:
-            self._step(length, labelled)
+            self._step(length, labelled, sequences)
         return counter.total
 
 

@@ -10,11 +10,11 @@ class Hooks:
 
     Attributes:
         regime: name of what is trained at the moment; FLOPs are counted anew for every name.
-        works_once: whether a step does some work once, however many sequences it has: on weights, before tokens meet them.
+        fixed: whether a pass does work that doesn't grow with its tokens (on weights alone): its FLOPs are counted apart.
     """
 
     regime: str = ""
-    works_once: bool = False
+    fixed: bool = False
 
     def before_step(self, step: int, optimizer: Any) -> None:
         """Told before the forward pass of a step; a resumed run is told the same number."""

@@ -58,10 +58,12 @@ def causal_of(model: Any) -> Any:
 
 def _decode(model: Any, inputs: Any, documents: Any = None, **more: Any) -> Any:
     """The decoder's output, without logits."""
-    decoder, own = causal_of(model).get_decoder(), own_documents(documents)
+    decoder = causal_of(model).get_decoder()
     if virtual_tokens(model):
-        return decode_prompted(model, decoder, inputs, own, **more)
-    return decoder(input_ids=inputs, use_cache=False, **own, **more)
+        if documents is not None:
+            raise ValueError("virtual tokens stand before a whole row, and documents of a row can't all follow them")
+        return decode_prompted(model, decoder, inputs, **more)
+    return decoder(input_ids=inputs, use_cache=False, **own_documents(documents), **more)
 
 
 def own_documents(documents: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from tasks.models.chat import IGNORED
@@ -61,16 +60,17 @@ class Work:
         return f"operators of one sequence x sequences{outside}"
 
     def _of(self, flops: Flops, batch: Batch) -> float:
-        return flops.of(batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled)
+        passes = self.settings.gradient_accumulation_steps * self.world.size
+        return flops.of(batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled, passes)
 
     def _count(self, batch: Batch) -> Flops:
         row = batch.rows(0, 1)
 
-        def run(length: int, labelled: int, sequences: int = 1) -> None:
+        def step(length: int, labelled: int, sequences: int) -> None:
             ids = row.inputs.repeat(sequences, -(-length // row.inputs.shape[1]))[:, :length]
             some = ids.clone()
             some[:, labelled:] = IGNORED
             with self.world.aside(self.module):
                 self.rehearse(Batch(ids, some, self.objective.rehearsal(ids)))
 
-        return Flops(run, self.objective.ahead, partial(run, sequences=2) if self.hooks.works_once else None)
+        return Flops(step, self.objective.ahead, self.hooks.fixed)

@@ -34,17 +34,17 @@ class PeftTechnique(FinetuneTechnique):
     """What is a `peft.PeftConfig`; its fields are this technique's, by the same names.
 
     Attributes:
-        works_once: whether it computes on its weights once a step, before tokens meet them.
+        fixed: whether a pass does work on its weights alone, before tokens meet them.
     """
 
-    works_once: ClassVar[bool] = False
+    fixed: ClassVar[bool] = False
 
     def begin(self, base: Any, plan: Plan) -> Tuning:
         """A `PeftModel` of which only the adapter is trained."""
         from peft import get_peft_model
 
         tuning = PeftTuning(get_peft_model(base, self.peft_config(base, plan)), self.merges)
-        tuning.works_once = self.works_once
+        tuning.fixed = self.fixed
         return tuning
 
     def adapter_shapes(self, config: Config) -> list[Shape]:

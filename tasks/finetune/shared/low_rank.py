@@ -34,9 +34,13 @@ class LowRank(PeftTechnique):
         fields = self.model_dump() | {"target_modules": targets(base, self.target_modules)}
         return LoraConfig(task_type="CAUSAL_LM", **fields, **self.variant)
 
+    def adapted_layers(self, config: Config) -> list[lora.Layer]:
+        """Those with an update."""
+        return lora.adapted(config, self.target_modules)
+
     def trained_shapes(self, config: Config) -> list[Shape]:
         """A (r, inputs) and B (outputs, r) of every adapted layer."""
-        chosen = lora.adapted(config, self.target_modules)
+        chosen = self.adapted_layers(config)
         return [shape for layer in chosen for shape in ((self.r, layer.inputs), (layer.outputs, self.r))]
 
     def flops_per_token(self, config: Config, context: int, labelled: float) -> float:

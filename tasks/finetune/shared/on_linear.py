@@ -58,26 +58,27 @@ class OnLinear(PeftTechnique):
 
     def trained_shapes(self, config: Config) -> list[Shape]:
         """Those of all layers."""
-        return [shape for layer in self._chosen(config) for shape in self.layer_shapes(layer)]
+        return [shape for layer in self.adapted_layers(config) for shape in self.layer_shapes(layer)]
 
     def flops_per_token(self, config: Config, context: int, labelled: float) -> float:
         """The frozen model's, and the adapter's."""
-        chosen = self._chosen(config)
+        chosen = self.adapted_layers(config)
         before = {layer.name for layer in chosen if self.stands_before(layer)}
         whole = lora.frozen_flops_per_token(config, context, chosen, self.layer_flops, before)
         return whole - 2 * lora.head_flops(config) * (1 - labelled)
 
-    def flops_per_step(self, config: Config) -> float:
+    def flops_per_pass(self, config: Config) -> float:
         """Work on all layers' weights."""
-        return sum(self.layer_work(layer) for layer in self._chosen(config))
+        return sum(self.layer_work(layer) for layer in self.adapted_layers(config))
 
     def refuse(self, config: Config) -> str:
         """Layers that aren't there, can't be adapted, or whose sizes don't fit."""
         field = f"finetune.{self.method}.target_modules"
-        found = (self.layer_refused(layer) for layer in self._chosen(config))
+        found = (self.layer_refused(layer) for layer in self.adapted_layers(config))
         return refused(config, field, self.target_modules) or next(filter(None, found), "")
 
-    def _chosen(self, config: Config) -> list[Layer]:
+    def adapted_layers(self, config: Config) -> list[Layer]:
+        """Those the adapter sits on."""
         return lora.adapted(config, self.target_modules)
 
 

@@ -25,6 +25,7 @@ class SoftPrompt(PeftTechnique):
     """Virtual tokens in front of every text; they take that many of the model's positions."""
 
     merges: ClassVar[bool] = False
+    packs: ClassVar[bool] = False
 
     @property
     def positions(self) -> int:

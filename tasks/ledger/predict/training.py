@@ -6,7 +6,6 @@ from dataclasses import replace
 from math import prod
 
 from tasks import accounting
-from tasks.accounting import lora
 from tasks.core.measure import Metrics, modelled
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.chats import batches
@@ -79,14 +78,14 @@ def finetune(about: Subject) -> Metrics:
     size = accounting.parameters(about.config)
     shapes = technique.trained_shapes(about.config)
     trained, optimizer = sum(map(prod, shapes)), params.optimizer.technique
-    layers = lora.adapted(about.config, "all-linear") if technique.frozen else []
+    layers = technique.adapted_layers(about.config)
     steps = Steps(
         count=params.steps,
         tokens=params.batch_size * made.row,
         context=max(1, round(made.row)),
         labelled=made.labelled,
         flops=made.mean(lambda length: technique.flops_per_token(about.config, length, made.labelled))
-        + technique.flops_per_step(about.config) / (params.batch_size * made.row),
+        + technique.flops_per_pass(about.config) / (params.batch_size * made.row),
         elements=sum(
             constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in layers
         ),
