@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar
 
 from tasks.accounting.lora import Layer, frozen_flops_per_token, head_flops
 from tasks.accounting.norms import NORMS, norms
 from tasks.finetune.shared.adapter import PeftTechnique
-from tasks.finetune.technique import Plan, Shape
+from tasks.finetune.technique import Plan, Shape, Tuning
 from tasks.models import Config
 
 
@@ -18,6 +19,12 @@ class LayerNorm(PeftTechnique):
     """Names of the norms to train, of those over the model's width; null: all of them."""
 
     frozen: ClassVar[bool] = False
+
+    def begin(self, base: Any, plan: Plan) -> Tuning:
+        """A `PeftModel` of which only the norms are trained."""
+        with warnings.catch_warnings():  # peft asks for the sizes of a layer, and norms aren't among those it knows
+            warnings.filterwarnings("ignore", message="Unsupported layer type")
+            return super().begin(base, plan)
 
     def peft_config(self, base: Any, plan: Plan) -> Any:
         """A `peft.LNTuningConfig`."""

@@ -45,9 +45,10 @@ class LlamaAdapter(PeftTechnique):
         around, among = 2.0 * width * query, 2.0 * self.adapter_len * query
 
         def attending(_layer: Layer, learns: bool) -> float:
-            """Queries are made again; queries' gradients only where the layer's input needs one."""
+            """Queries are made again, and values, which peft leaves; queries' gradients where the layer's input needs one."""
             gate = 2.0 * self.adapter_len * config["num_attention_heads"]
-            return (4 if learns else 3) * around + (6 if learns else 5) * among + gate
+            values = 2.0 * width * head_size(config) * key_heads(config)
+            return (4 if learns else 3) * around + (6 if learns else 5) * among + gate + values
 
         layers = config["num_hidden_layers"]
         prompts = [Layer("prompt", width, query, (at, 2)) for at in range(layers - self.adapter_layers, layers)]
