@@ -49,8 +49,8 @@ class Bottleneck(FinetuneTechnique):
     def begin(self, base: Any, plan: Plan) -> Tuning:
         """`base`, frozen, with adapters that change nothing yet."""
         config = base.config.to_dict()
-        layers = [layer.name for layer in self.adapted_layers(config)]
-        made = {"layers": layers, "size": self._size(config), "non_linearity": self.non_linearity}
+        made: dict[str, Any] = {"size": self._size(config), "non_linearity": self.non_linearity}
+        made["layers"] = [layer.name for layer in self.adapted_layers(config)]
         bottleneck.attach(base, **made)
         return BottleneckTuning(base, **made)
 

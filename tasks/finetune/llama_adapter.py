@@ -48,7 +48,7 @@ class LlamaAdapter(PeftTechnique):
             """Queries are made again, and values, which peft leaves; queries' gradients where the layer's input needs one."""
             gate = 2.0 * self.adapter_len * config["num_attention_heads"]
             values = 2.0 * width * head_size(config) * key_heads(config)
-            return (4 if learns else 3) * around + (6 if learns else 5) * among + gate + values
+            return float((4 if learns else 3) * around + (6 if learns else 5) * among + gate + values)
 
         layers = config["num_hidden_layers"]
         prompts = [Layer("prompt", width, query, (at, 2)) for at in range(layers - self.adapter_layers, layers)]
@@ -58,7 +58,7 @@ class LlamaAdapter(PeftTechnique):
     def flops_per_pass(self, config: Config) -> float:
         """Keys and values of the prompts, and the prompts' gradients."""
         width, key = config["hidden_size"], head_size(config) * key_heads(config)
-        return 8.0 * self.adapter_layers * self.adapter_len * width * key
+        return float(8 * self.adapter_layers * self.adapter_len * width * key)
 
     def refuse(self, config: Config) -> str:
         """Architectures peft can't wrap; more layers than there are."""

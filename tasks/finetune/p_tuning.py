@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import PositiveInt
 
@@ -17,6 +17,8 @@ class PTuning(SoftPrompt):
     encoder_hidden_size: PositiveInt = 128
     """Inner width of that network."""
 
+    fixed: ClassVar[bool] = True
+
     def peft_config(self, base: Any, plan: Plan) -> Any:
         """A `peft.PromptEncoderConfig`."""
         return peft_made("PromptEncoderConfig", self)
@@ -25,8 +27,8 @@ class PTuning(SoftPrompt):
         """Embeddings that go in, and the network."""
         return [*self.adapter_shapes(config), *self._network(config)]
 
-    def made_flops(self, config: Config) -> float:
-        """The network's."""
+    def flops_per_pass(self, config: Config) -> float:
+        """The network's: every sequence has the same virtual tokens, so it runs once."""
         return encoder_flops(self.num_virtual_tokens, self._network(config))
 
     def _network(self, config: Config) -> list[Shape]:

@@ -38,15 +38,15 @@ class PrefixTuning(SoftPrompt):
         """Keys and values of all layers for each virtual token."""
         return [(self.num_virtual_tokens, 2 * config["num_hidden_layers"] * self._width(config))]
 
-    def made_flops(self, config: Config) -> float:
-        """The network's, where there is one."""
-        return encoder_flops(self.num_virtual_tokens, self._network(config)) if self.prefix_projection else 0.0
-
     def flops_per_token(self, config: Config, context: int, labelled: float) -> float:
-        """The frozen model's with more keys: nothing before the first layer's attention depends on them."""
+        """The frozen model's with more keys, and the network, which peft runs for every sequence.
+
+        Nothing before the first layer's attention depends on the keys.
+        """
         prefix = [Layer(f"{part}_prefix", 0, 0, (0, 0)) for part in "kv"]
         body = frozen_flops_per_token(config, context + self.num_virtual_tokens, prefix, lambda *_: 0.0)
-        return body - 2 * head_flops(config) * (1 - labelled) + self.made_flops(config) / context
+        made = encoder_flops(self.num_virtual_tokens, self._network(config)) if self.prefix_projection else 0.0
+        return body - 2 * head_flops(config) * (1 - labelled) + made / context
 
     def refuse(self, config: Config) -> str:
         """Models without a cache of keys and values of one size, or with too few positions."""

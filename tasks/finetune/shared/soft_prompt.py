@@ -36,15 +36,11 @@ class SoftPrompt(PeftTechnique):
         """What the virtual tokens have become, whatever made them."""
         return [(self.num_virtual_tokens, config["hidden_size"])]
 
-    def made_flops(self, config: Config) -> float:
-        """FLOPs of making the virtual tokens of one sequence, forward and backward."""
-        return 0.0
-
     def flops_per_token(self, config: Config, context: int, labelled: float) -> float:
         """The frozen model's of all tokens, virtual ones too, which have no logits."""
         tokens, head = context + self.num_virtual_tokens, 2 * head_flops(config)
         body = frozen_flops_per_token(config, tokens, FRONT, lambda *_: 0.0) - head
-        return (tokens * body + self.made_flops(config)) / context + head * labelled
+        return tokens * body / context + head * labelled
 
     def refuse(self, config: Config) -> str:
         """Models that keep no keys and values, or have fewer positions than there are virtual tokens."""
