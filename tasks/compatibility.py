@@ -47,6 +47,7 @@ def problems(params: Params, config: Config) -> list[str]:
 
 def _contexts(params: Params, config: Config) -> Iterator[str]:
     limit, deploy = positions(config), params.deploy_profile
+    virtual = params.finetune.technique.positions if params.finetune.steps else 0
     asked = {
         "pretrain.context_length": params.pretrain.context_length if params.pretrain.steps else 0,
         "finetune.context_length": params.finetune.context_length if params.finetune.steps else 0,
@@ -56,6 +57,11 @@ def _contexts(params: Params, config: Config) -> Iterator[str]:
     for name, tokens in asked.items():
         if limit and tokens > limit:
             yield f"{name}: found {tokens}; the model has {limit} positions: lower it, or design a longer context"
+        elif limit and virtual and not name.startswith("pretrain") and tokens + virtual > limit:
+            yield (
+                f"{name}: found {tokens}; the model has {limit} positions, and finetune.{params.finetune.method} takes {virtual} "
+                f"of them: lower it, or finetune.{params.finetune.method}.num_virtual_tokens"
+            )
 
 
 def _objective(params: Params, config: Config) -> Iterator[str]:

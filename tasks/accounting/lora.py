@@ -1,8 +1,9 @@
-"""Exact arithmetic of LoRA (arXiv:2106.09685): which layers peft adapts, how many weights, how many FLOPs."""
+"""Exact arithmetic of adapters on a frozen model, LoRA (arXiv:2106.09685) first: which layers, how many weights, FLOPs."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from tasks.accounting.anatomy import Anatomy, Block, Mixing, backward_flops
@@ -87,24 +88,47 @@ def head_flops(config: Config) -> int:
 
 
 def training_flops_per_token(config: Config, context: int, r: int, target_modules: str | list[str]) -> float:
+    """FLOPs of one token's forward and backward pass under LoRA; the adapter's products are computed all three times."""
+    return frozen_flops_per_token(
+        config, context, adapted(config, target_modules), lambda layer, learns: _adapter_flops(layer, r, learns)
+    )
+
+
+def frozen_flops_per_token(
+    config: Config,
+    context: int,
+    trained: list[Layer],
+    adapter: Callable[[Layer, bool], float],
+    before: Collection[str] = (),
+) -> float:
     """FLOPs of one token's forward and backward pass with the base model frozen.
 
-    Backward through a frozen layer only its input's gradient is computed; the adapter's products all three times. What
-    the first adapted layers read doesn't depend on a trained weight, so no gradient flows to it.
+    Backward through a frozen layer only its input's gradient is computed. What the first adapted layers read doesn't
+    depend on a trained weight, so no gradient flows to it.
+
+    Args:
+        config: a transformers config.
+        context: tokens of a sequence.
+        trained: places of trained weights: what is read behind them depends on them.
+        adapter: FLOPs of a token at such a place, beside the model's own; told whether what is read there depends on a
+            trained weight.
+        before: names of layers that read what an adapter made, so that they always hand a gradient back.
     """
-    anatomy, chosen = read(config), adapted(config, target_modules)
+    anatomy = read(config)
     forward = forward_flops_per_token(config, context)
-    if not chosen:
+    if not trained:
         return forward
-    first = min(layer.place for layer in chosen)
-    start = [layer for layer in chosen if layer.place[0] == first[0]]
-    adapter = sum(_adapter_flops(layer, r, _learns(anatomy, start, layer.place, layer.way)) for layer in chosen)
+    first = min(layer.place for layer in trained)
+    start = [layer for layer in trained if layer.place[0] == first[0]]
+    beside = sum(adapter(layer, _learns(anatomy, start, layer.place, layer.way)) for layer in trained)
     through = float(anatomy.head_matrix.flops if first < (AFTER, 0) else 0)
     for index, block in enumerate(anatomy.blocks):
-        through += sum(m.flops for m in block.matrices if _learns(anatomy, start, (index, m.order), m.way))
+        for matrix in block.matrices:
+            read_late = _learns(anatomy, start, (index, matrix.order), matrix.way)
+            through += matrix.flops if read_late or f"{block.name}.{matrix.name}" in before else 0
         if index >= first[0]:
             through += _mixing_backward(block, start if index == first[0] else None, context)
-    return forward + through + adapter
+    return forward + through + beside
 
 
 def repeated_flops_per_token(config: Config, target_modules: str | list[str]) -> float:

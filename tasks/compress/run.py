@@ -17,6 +17,7 @@ from tasks.evaluate.robustness import NOTE as MISTYPED
 from tasks.evaluate.robustness import robustness
 from tasks.evaluate.samples import write_samples
 from tasks.evaluate.text import read_texts, score
+from tasks.models.adapter import ADAPTER, is_unmerged
 from tasks.models.device import computable
 from tasks.models.load import (
     drop_notices_of_missing_kernels,
@@ -45,6 +46,8 @@ def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune
     drop_notices_of_missing_kernels()
     read_config(finetune)
     check_weights(finetune)
+    if is_unmerged(finetune):
+        check_weights(finetune / ADAPTER)
     out.mkdir(parents=True, exist_ok=True)
     job.say(f"applying {params.method}")
     done = params.technique.apply(Workbench(finetune, out, data, seed, job))
@@ -58,7 +61,8 @@ def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune
         raise UserError(f"compress.{params.method}: {error.message}", error.hint) from None
     write_samples(compressed, tokenizer, data, out, evaluate)
     before, after = weight_bytes(finetune), weight_bytes(out)
-    delivered = sum(path.stat().st_size for path in out.iterdir() if path.name != "samples.json")
+    files = [path for path in out.rglob("*") if path.is_file() and path.name != "samples.json"]
+    delivered = sum(path.stat().st_size for path in files)
     return {
         **quality,
         "model_bytes": counted(after, done),

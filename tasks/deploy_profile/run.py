@@ -19,6 +19,7 @@ from tasks.deploy_profile.gguf_export import Exported, Exporter
 from tasks.deploy_profile.profile import profile
 from tasks.evaluate import Evaluate
 from tasks.models import Config, positions
+from tasks.models.adapter import positions_taken
 from tasks.models.load import load_tokenizer, read_config, weight_bytes
 
 
@@ -40,7 +41,7 @@ def run(
         UserError: the model cannot be exported, an engine cannot run it, or the prompt is too long for it.
     """
     config = read_config(compress)
-    _check_length(params, config)
+    _check_length(params, config, positions_taken(compress))
     exported = _export(params, compress, out, job)
     job.stop_if_over_budget("the export")
     tokenizer = load_tokenizer(compress)
@@ -48,15 +49,15 @@ def run(
     _write_samples(compress, tokenizer, data, out, evaluate)
     sizes = {"safetensors": weight_bytes(out / "safetensors"), **{file.type: file.bytes for file in exported}}
     metrics = file_metrics(sizes, {file.type: file.note for file in exported}, params.serve)
-    metrics |= _counted(params, config)
+    metrics |= _counted(params, config, positions_taken(compress))
     _write_profile(params, config, exported, prompt, out)
     return metrics | profile(params, prompt, tokenizer, out, job)
 
 
-def _check_length(params: DeployProfile, config: Config) -> None:
-    limit = positions(config)
+def _check_length(params: DeployProfile, config: Config, virtual: int) -> None:
+    limit = (positions(config) or 0) - virtual
     asked = params.prompt_tokens + params.max_new_tokens
-    if limit and asked > limit:
+    if positions(config) and asked > limit:
         raise UserError(
             f"deploy_profile.prompt_tokens + deploy_profile.max_new_tokens: found {params.prompt_tokens} + "
             f"{params.max_new_tokens} = {asked}, but the model sees {limit} tokens at most",
@@ -101,8 +102,9 @@ def _write_samples(compress: Path, tokenizer: Any, data: Path, out: Path, evalua
     write_samples(computable(load_model(compress)), tokenizer, data, out, evaluate)
 
 
-def _counted(params: DeployProfile, config: Config) -> Metrics:
-    middle, whole = params.prompt_tokens + params.max_new_tokens // 2, params.prompt_tokens + params.max_new_tokens
+def _counted(params: DeployProfile, config: Config, virtual: int) -> Metrics:
+    prompt = virtual + params.prompt_tokens
+    middle, whole = prompt + params.max_new_tokens // 2, prompt + params.max_new_tokens
     return {
         "kv_cache_bytes_per_token": counted(kv_cache_bytes_per_token(config), "2 bytes an element"),
         "cache_bytes": counted(

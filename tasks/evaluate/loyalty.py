@@ -78,7 +78,7 @@ def _first(rows: list[list[int]], positions: int) -> list[list[int]]:
 
 def _logits(model: Any, rows: list[list[int]]) -> Any:
     inputs, labels = tensors(rows, model.device)
-    logits = model(input_ids=inputs, use_cache=False).logits
+    logits = model(input_ids=inputs, use_cache=False).logits[:, -inputs.shape[1] :]  # virtual tokens stand before
     return logits[labels != -100].cpu()
 
 

@@ -13,6 +13,7 @@ from jinja2 import TemplateError
 from tasks.evaluate import Evaluate
 from tasks.evaluate.text import read_texts
 from tasks.models.chat import chat_text
+from tasks.models.soft_prompt import virtual_tokens
 
 TEXT_PROMPTS = 2
 CHAT_PROMPTS = 2
@@ -50,7 +51,7 @@ def write_samples(model: Any, tokenizer: Any, data: Path, out: Path, params: Eva
     """Write `samples.json` into `out`: [{"prompt", "text"}]."""
     import torch
 
-    limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20)
+    limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20) - virtual_tokens(model)
     rows = []
     for shown, ids in prompts(tokenizer, data):
         kept = ids[-(limit - params.sample_tokens) :] if limit > params.sample_tokens else ids[-1:]

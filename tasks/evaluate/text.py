@@ -106,7 +106,9 @@ def score(model: Any, tokenizer: Any, texts: list[str], params: Evaluate, job: J
     with torch.inference_mode():
         for batch in job.track(batches(rows, params.batch_size), total, "evaluation batch"):
             inputs, labels = tensors(batch, model.device)
-            logits = model(input_ids=inputs, use_cache=False).logits
+            logits = model(input_ids=inputs, use_cache=False).logits[
+                :, -inputs.shape[1] :
+            ]  # virtual tokens stand before
             loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
             nats += float(loss)
             tokens += int((labels != -100).sum())

@@ -6,15 +6,26 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tasks.core.schema import Choice
 from tasks.finetune.adalora import AdaLora
+from tasks.finetune.boft import Boft
+from tasks.finetune.bottleneck import Bottleneck
 from tasks.finetune.dora import Dora
+from tasks.finetune.fourierft import FourierFT
 from tasks.finetune.full import Full
+from tasks.finetune.ia3 import Ia3
+from tasks.finetune.layer_norm import LayerNorm
+from tasks.finetune.llama_adapter import LlamaAdapter
 from tasks.finetune.loftq import LoftQ
 from tasks.finetune.lora import Lora
 from tasks.finetune.lora_plus import LoraPlus
+from tasks.finetune.oft import Oft
 from tasks.finetune.olora import Olora
+from tasks.finetune.p_tuning import PTuning
 from tasks.finetune.pissa import Pissa
+from tasks.finetune.prefix_tuning import PrefixTuning
+from tasks.finetune.prompt_tuning import PromptTuning
 from tasks.finetune.qlora import QLora
 from tasks.finetune.rslora import RsLora
+from tasks.finetune.vera import Vera
 from tasks.optimizers import Optimizer
 from tasks.optimizers.adamw import AdamW
 from tasks.training.schedule import Schedule
@@ -52,4 +63,15 @@ class Finetune(Choice):
     adalora: AdaLora = AdaLora()
     qlora: QLora = QLora()
     loftq: LoftQ = LoftQ()
+    vera: Vera = Vera()
+    ia3: Ia3 = Ia3()
+    oft: Oft = Oft()
+    boft: Boft = Boft()
+    fourierft: FourierFT = FourierFT()
+    layer_norm: LayerNorm = LayerNorm()
+    prompt_tuning: PromptTuning = PromptTuning()
+    prefix_tuning: PrefixTuning = PrefixTuning()
+    p_tuning: PTuning = PTuning()
+    llama_adapter: LlamaAdapter = LlamaAdapter()
+    bottleneck: Bottleneck = Bottleneck()
     full: Full = Full()

@@ -80,13 +80,15 @@ class AdaLora(Targeted):
     def flops_per_pass(self, config: Config) -> float:
         """P'P and QQ' for the penalty, three products each; E's gradient, a product that is summed over."""
         r = self.init_r
-        layers = self.layers(config)
+        layers = self.adapted_layers(config)
         penalty = sum(6 * r * r * (layer.inputs + layer.outputs) for layer in layers) if self.orth_reg_weight else 0
         return float(penalty + sum(2 * r * layer.inputs for layer in layers))
 
     def _triples(self, config: Config, rank: int) -> list[Shape]:
         return [
-            shape for layer in self.layers(config) for shape in ((rank, layer.inputs), (rank, 1), (layer.outputs, rank))
+            shape
+            for layer in self.adapted_layers(config)
+            for shape in ((rank, layer.inputs), (rank, 1), (layer.outputs, rank))
         ]
 
 

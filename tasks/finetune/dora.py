@@ -25,7 +25,7 @@ class Dora(LowRank):
         """A, B and a magnitude per output of every adapted layer."""
         return [
             shape
-            for layer in self.layers(config)
+            for layer in self.adapted_layers(config)
             for shape in ((self.r, layer.inputs), (layer.outputs, self.r), (layer.outputs,))
         ]
 
@@ -35,9 +35,9 @@ class Dora(LowRank):
         With dropout the frozen product is computed a second time, on what is left of the input.
         """
         plain = super().flops_per_token(config, context, labelled)
-        plain += sum(4 * layer.outputs for layer in self.layers(config))
+        plain += sum(4 * layer.outputs for layer in self.adapted_layers(config))
         return plain + (lora.repeated_flops_per_token(config, self.target_modules) if self.lora_dropout else 0.0)
 
     def flops_per_pass(self, config: Config) -> float:
         """A and B multiplied with an identity matrix."""
-        return sum(2 * self.r * layer.inputs * (layer.inputs + layer.outputs) for layer in self.layers(config))
+        return sum(2 * self.r * layer.inputs * (layer.inputs + layer.outputs) for layer in self.adapted_layers(config))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tasks import accounting
+from tasks.accounting.lora import Layer
 from tasks.core.schema import Technique
 from tasks.models import Config
 from tasks.models.quantized import quantization
@@ -68,15 +69,22 @@ class FinetuneTechnique(Technique):
     Attributes:
         merges: whether the result can be one model without an adapter.
         frozen: whether the base's weights stay as they are, and may be kept in half precision.
+        packs: whether several chats may share a row, each seeing its own alone.
     """
 
     merges: ClassVar[bool] = True
     frozen: ClassVar[bool] = True
+    packs: ClassVar[bool] = True
 
     @property
     def method(self) -> str:
         """Its name in the registry: that of its file."""
         return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def positions(self) -> int:
+        """Positions of every text that the technique takes for itself."""
+        return 0
 
     def load(self, folder: Path) -> Any:
         """The base model, in an arithmetic this machine has; weights that will be trained are float32."""
@@ -100,6 +108,10 @@ class FinetuneTechnique(Technique):
 
     def adapter_shapes(self, config: Config) -> list[Shape]:
         """Shapes of the float32 tensors that are delivered beside the base; none where the model itself is."""
+        return []
+
+    def adapted_layers(self, config: Config) -> list[Layer]:
+        """Linear layers with a part beside them that keeps tensors of every token for the backward pass."""
         return []
 
     def flops_per_token(self, config: Config, context: int, labelled: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,24 @@ def is_unmerged(folder: Path) -> bool:
     return (folder / MARK).exists()
 
 
+def positions_taken(folder: Path) -> int:
+    """Positions of every text that the adapter of `folder` takes for its virtual tokens; 0 where it has none."""
+    if not is_unmerged(folder):
+        return 0
+    stored = json.loads((folder / ADAPTER / "adapter_config.json").read_text(encoding="utf-8"))
+    return int(stored.get("num_virtual_tokens") or 0)
+
+
 def with_adapter(model: Any, folder: Path) -> Any:
     """`model`, the base of `folder`, under that folder's adapter, in evaluation mode."""
     from peft import PeftModel
 
+    from tasks.models import bottleneck
     from tasks.models.load import friendly_errors
 
+    # said at every text that is generated; positions are then counted from the cache, virtual tokens included
+    warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
     with friendly_errors(folder / ADAPTER):
+        if bottleneck.is_bottleneck(folder / ADAPTER):
+            return bottleneck.load(model, folder / ADAPTER).eval()
         return PeftModel.from_pretrained(model, folder / ADAPTER).eval()

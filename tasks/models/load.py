@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.core.errors import UserError
 from tasks.models import Config, positions
-from tasks.models.adapter import is_unmerged, with_adapter
+from tasks.models.adapter import ADAPTER, is_unmerged, with_adapter
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -197,8 +197,9 @@ def copy_model(source: Path, folder: Path) -> None:
 
 
 def weight_bytes(folder: Path) -> int:
-    """Bytes of the folder's weight files."""
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    """Bytes of the folder's weight files, those of an adapter it is nothing without among them."""
+    own = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return own + (weight_bytes(folder / ADAPTER) if is_unmerged(folder) else 0)
 
 
 def count_parameters(model: Any) -> int:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from tasks.models.chat import IGNORED
+from tasks.models.soft_prompt import decode_prompted, virtual_tokens
 
 
 def next_token_loss(model: Any, inputs: Any, labels: Any, documents: Any = None) -> Any:
@@ -34,6 +35,8 @@ def training_losses(model: Any, inputs: Any, labels: Any, documents: Any = None)
 
 def decoded(model: Any, inputs: Any, labels: Any, documents: Any = None) -> tuple[Any, Any]:
     """Last hidden states (B, T, d), and the balancing loss of `training_losses`."""
+    import torch
+
     causal = causal_of(model)
     balance = _balancing_loss(causal)
     if balance is None:
@@ -41,6 +44,8 @@ def decoded(model: Any, inputs: Any, labels: Any, documents: Any = None) -> tupl
     made = _decode(model, inputs, documents, output_router_logits=True)
     # padding has no label, and nothing behind it has one either
     real = (labels != IGNORED).flip(1).cummax(1).values.flip(1).long()
+    virtual = made.router_logits[0].shape[0] // len(real) - real.shape[1]
+    real = torch.nn.functional.pad(real, (virtual, 0), value=1)
     config = causal.config
     uneven = balance(made.router_logits, causal.num_experts, config.num_experts_per_tok, real)
     return made.last_hidden_state, config.router_aux_loss_coef * uneven
@@ -53,8 +58,12 @@ def causal_of(model: Any) -> Any:
 
 def _decode(model: Any, inputs: Any, documents: Any = None, **more: Any) -> Any:
     """The decoder's output, without logits."""
-    more |= own_documents(documents)
-    return causal_of(model).get_decoder()(input_ids=inputs, use_cache=False, **more)
+    decoder = causal_of(model).get_decoder()
+    if virtual_tokens(model):
+        if documents is not None:
+            raise ValueError("virtual tokens stand before a whole row, and documents of a row can't all follow them")
+        return decode_prompted(model, decoder, inputs, **more)
+    return decoder(input_ids=inputs, use_cache=False, **own_documents(documents), **more)
 
 
 def own_documents(documents: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tasks.finetune.technique import FinetuneTechnique, Plan, Shape, Tuning
 from tasks.models import Config
@@ -35,13 +35,21 @@ class PeftTuning(Tuning):
 
 
 class PeftTechnique(FinetuneTechnique):
-    """What is a `peft.PeftConfig`; its fields are this technique's, by the same names."""
+    """What is a `peft.PeftConfig`; its fields are this technique's, by the same names.
+
+    Attributes:
+        fixed: whether a pass does work on its weights alone, before tokens meet them.
+    """
+
+    fixed: ClassVar[bool] = False
 
     def begin(self, base: Any, plan: Plan) -> Tuning:
         """A `PeftModel` of which only the adapter is trained."""
         from peft import get_peft_model
 
-        return PeftTuning(get_peft_model(base, self.peft_config(base, plan)), self.merges)
+        tuning = PeftTuning(get_peft_model(base, self.peft_config(base, plan)), self.merges)
+        tuning.fixed = self.fixed
+        return tuning
 
     def adapter_shapes(self, config: Config) -> list[Shape]:
         """What is trained is what is delivered."""

@@ -36,13 +36,15 @@ class Targeted(PeftTechnique):
         """Rank of the matrices that are trained."""
         return int(getattr(self, self.rank_field))
 
-    def layers(self, config: Config) -> list[lora.Layer]:
+    def adapted_layers(self, config: Config) -> list[lora.Layer]:
         """Those that are adapted, in the model's order."""
         return lora.adapted(config, self.target_modules)
 
     def shapes(self, config: Config, rank: int) -> list[Shape]:
         """A (rank, inputs) and B (outputs, rank) of every adapted layer."""
-        return [shape for layer in self.layers(config) for shape in ((rank, layer.inputs), (layer.outputs, rank))]
+        return [
+            shape for layer in self.adapted_layers(config) for shape in ((rank, layer.inputs), (layer.outputs, rank))
+        ]
 
     def trained_shapes(self, config: Config) -> list[Shape]:
         """A and B."""
@@ -58,7 +60,7 @@ class Targeted(PeftTechnique):
         fields = f"finetune.{self.method}"
         return (
             refused(config, f"{fields}.target_modules", self.target_modules)
-            or too_large(self.layers(config), f"{fields}.{self.rank_field}", self.rank, self.decomposes)
+            or too_large(self.adapted_layers(config), f"{fields}.{self.rank_field}", self.rank, self.decomposes)
             or super().refuse(config)
         )
 

@@ -19,7 +19,7 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 def original(about: Subject) -> Kept:
     """The fine-tuned model as it is kept."""
-    return Kept(accounting.parameters(about.config) * about.stored, about.stored_dtype)
+    return Kept(about.weight_bytes, about.stored_dtype)
 
 
 def compressed(about: Subject) -> Kept:

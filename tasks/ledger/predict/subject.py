@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import log
+from math import log, prod
 from pathlib import Path
 
+from tasks import accounting
 from tasks.accounting import Anatomy, read
 from tasks.acquire import describe, is_descriptor, place
 from tasks.acquire.package import Package
@@ -70,6 +71,19 @@ class Subject:
             "compress": params.compress.method,
             "deploy_profile": " ".join(params.deploy_profile.engines),
         }.get(stage, "")
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Of the file an adapter is delivered in; 0 where there is none."""
+        tuned = self.params.finetune
+        shapes = tuned.technique.adapter_shapes(self.config) if tuned.steps else []
+        return sum(4 * prod(shape) + constants.TENSOR_HEADER_BYTES for shape in shapes)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the finetuned model as it is kept, with the adapter where that stays beside it."""
+        beside = 0 if self.params.finetune.technique.merges else self.adapter_bytes
+        return accounting.parameters(self.config) * self.stored + beside
 
     @property
     def train_tokens(self) -> float:

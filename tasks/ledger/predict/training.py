@@ -6,7 +6,6 @@ from dataclasses import replace
 from math import prod
 
 from tasks import accounting
-from tasks.accounting import lora
 from tasks.core.measure import Metrics, modelled
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.chats import batches
@@ -79,7 +78,7 @@ def finetune(about: Subject) -> Metrics:
     size = accounting.parameters(about.config)
     shapes = technique.trained_shapes(about.config)
     trained, optimizer = sum(map(prod, shapes)), params.optimizer.technique
-    layers = lora.adapted(about.config, "all-linear") if technique.frozen else []
+    layers = technique.adapted_layers(about.config)
     steps = Steps(
         count=params.steps,
         tokens=params.batch_size * made.row,
@@ -102,10 +101,11 @@ def finetune(about: Subject) -> Metrics:
     base = technique.base_bytes(about.config, about.stored, about.machine.native_bf16)
     metrics = _trained(about, "finetune", steps, held, base)
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
+    if about.weight_bytes > size * about.stored:
+        metrics["model_bytes"] = modelled(about.weight_bytes, f"parameters x {about.stored} bytes, and the adapter")
     metrics["flops"] = replace(metrics["flops"], note=f"{metrics['flops'].note}; lengths of batches: {made.note}")
-    if not params.steps or not (tensors := technique.adapter_shapes(about.config)):
+    if not (adapter := about.adapter_bytes):
         return metrics
-    adapter = sum(4 * prod(shape) + constants.TENSOR_HEADER_BYTES for shape in tensors)
     note = "tensors of the adapter x 4 bytes + header"
     return metrics | {
         "adapter_bytes": modelled(adapter, note),
