@@ -18,8 +18,8 @@ import psutil
 GRACE_SECONDS = 10.0
 
 
-def run(command: list[str], log: Path, note: Path, environment: Mapping[str, str]) -> int:
-    """Run `command` and return its exit code (negative: the signal that ended it).
+def run(command: list[str], log: Path, note: Path, environment: Mapping[str, str], folder: Path | None = None) -> int:
+    """Run `command`, in `folder` where one is given, and return its exit code (negative: the signal that ended it).
 
     Its stderr is shown live and logged; its stdout is only logged. On a terminal it gets a pseudo-terminal, so that
     progress bars work. Whatever interrupts this function ends the child and everything the child started; while it
@@ -28,7 +28,12 @@ def run(command: list[str], log: Path, note: Path, environment: Mapping[str, str
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file, _shown(file.fileno()) as stderr:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=stderr, env={**os.environ, **environment}
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=stderr,
+            env={**os.environ, **environment},
+            cwd=folder,
         )
         try:
             note.write_text(json.dumps([process.pid, psutil.Process(process.pid).create_time()]), encoding="utf-8")

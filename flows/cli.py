@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from flows import planning
+from flows.compare import command as comparison
 from tasks.core.errors import UserError
 
 
@@ -121,6 +122,14 @@ def scale(minutes: float, flops: float | None, points: bool) -> None:
         with repro.alone():
             record = page.scale(minutes, flops)
     click.echo("\n".join([page.table(record), "", *page.said(record)]))
+
+
+@main.command()
+@comparison.options
+def compare(**given: Any) -> None:
+    """Run STAGE with many methods on the same base, data and budget: which one is worth it?"""
+    _enter_project()
+    comparison.run(**given)
 
 
 @main.command()

@@ -27,7 +27,7 @@ def apply(preset: str | None, assignments: Sequence[str]) -> list[str]:
         UserError: an unknown preset or parameter, or a value that isn't allowed; nothing has been written then.
     """
     values = _preset(preset) if preset else load().model_dump(mode="json")
-    params = validate(Params, override(values, dict(map(_assignment, assignments))))
+    params = validate(Params, override(values, dict(map(assignment, assignments))))
     text = render(params)
     old = PATH.read_text(encoding="utf-8") if PATH.exists() else ""
     if text == old or not (preset or assignments):
@@ -50,8 +50,12 @@ def _preset(name: str) -> dict[str, Any]:
     return override(Params().model_dump(mode="json"), dict(flatten(read_yaml(path))))
 
 
-def _assignment(text: str) -> tuple[str, Any]:
-    """`finetune.lora.r=16` as a name and a YAML value."""
+def assignment(text: str) -> tuple[str, Any]:
+    """`finetune.lora.r=16` as a name and a YAML value.
+
+    Raises:
+        UserError: it is no assignment, or its value isn't YAML.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

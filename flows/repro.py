@@ -53,16 +53,22 @@ def alone() -> Iterator[None]:
         lock.release()
 
 
-def bring_up(stage: str, invocation: str) -> None:
+def bring_up(stage: str, invocation: str, bench: Path | None = None) -> None:
     """Bring `stage` and the raw inputs it needs up to date; what runs stamps its report with `invocation`.
+
+    Args:
+        stage: its name in dvc.yaml.
+        invocation: of the run that asks.
+        bench: another project folder; there the stage is brought up alone, whatever comes before it.
 
     Raises:
         StageFailed: with the stage's own words and exit code.
     """
-    log, error = WORK / "logs" / f"{stage}.log", WORK / stage / "error.txt"
+    log, error = WORK / "logs" / f"{stage}.log", (bench or Path()) / WORK / stage / "error.txt"
     error.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "dvc", "repro", stage]
-    code = child.run(command, log, RUNNING, {"LEANLM_INVOCATION": invocation, "PYTHONUNBUFFERED": "1"})
+    command = [sys.executable, "-m", "dvc", "repro", *(["--single-item"] if bench else []), stage]
+    told = {"LEANLM_INVOCATION": invocation, "PYTHONUNBUFFERED": "1"}
+    code = child.run(command, log, RUNNING, told, bench)
     if code != 0:
         raise _failure(stage, code, log, error)
 

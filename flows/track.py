@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,20 @@ def publish(strict: bool = False) -> int:
             raise UserError(f"MLflow: {_line(error)}", "the ledger is safe; `leanlm track` tries again") from error
         _say(f"not published: {_line(error)} (the ledger is safe; `leanlm track` tries again)")
         return 0
+
+
+def hand_over(identities: list[str], write: Callable[[Runs], object]) -> None:
+    """Let `write` put what goes by these identities into MLflow, unless it is all there: then mlflow isn't imported.
+
+    Trouble is one line on stderr and never an exception.
+    """
+    try:
+        if not identities or set(identities) <= _versions().keys():
+            return
+        with locked():
+            write(_runs())
+    except Exception as error:  # a view must never take the ledger down with it
+        _say(f"not published: {_line(error)} (the ledger is safe)")
 
 
 @contextmanager
@@ -113,6 +127,13 @@ def _database() -> Path:
 
 def _complete(stages: list[Stage]) -> bool:
     """Whether the database holds every stage, their lifecycle and the delivered model. Needs no mlflow."""
+    versions = _versions()
+    wanted = {identity_of(stages), *(stage.identity for stage in stages)}
+    return wanted <= versions.keys() and all(versions[stage.identity] for stage in stages if stage.served())
+
+
+def _versions() -> dict[str, str | None]:
+    """Identity of every whole run -> version of the model it delivers; empty where there is no database."""
     query = (
         "SELECT tags.value, version.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid"
         " LEFT JOIN tags version ON version.run_uuid = tags.run_uuid AND version.key = ?"
@@ -120,11 +141,9 @@ def _complete(stages: list[Stage]) -> bool:
     )
     try:
         with closing(sqlite3.connect(f"{_database().as_uri()}?mode=ro", uri=True)) as database:
-            versions = dict(database.execute(query, (VERSION, IDENTITY)).fetchall())
+            return dict(database.execute(query, (VERSION, IDENTITY)).fetchall())
     except sqlite3.Error:
-        return False
-    wanted = {identity_of(stages), *(stage.identity for stage in stages)}
-    return wanted <= versions.keys() and all(versions[stage.identity] for stage in stages if stage.served())
+        return {}
 
 
 def locked() -> AbstractContextManager[Any]:

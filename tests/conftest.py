@@ -55,6 +55,13 @@ def measured() -> Path:
     return path
 
 
+def keep_machine(project: Path) -> None:
+    """Give a project this machine's rates, so that they aren't measured again."""
+    target = project / machine.kept_at()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(measured(), target)
+
+
 class Workspace:
     """A copy of the project in which commands run as a user would run them."""
 
@@ -79,7 +86,7 @@ class Workspace:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, target)
         (self.root / "work").mkdir()
-        shutil.copy2(measured(), self.root / machine.kept_at())
+        keep_machine(self.root)
         subprocess.run(["git", "init", "-q"], cwd=self.root, check=True)
         chosen = params.flatten(read_yaml(ROOT / "presets" / f"{preset}.yaml"))
         self.params = params.override(params.Params().model_dump(mode="json"), dict(chosen))

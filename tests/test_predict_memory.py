@@ -34,25 +34,15 @@ def saved_bytes(config: dict[str, Any], batch: int, context: int, bf16: bool) ->
     from tasks.models.device import autocast
     from tasks.models.load import new_model
     from tasks.training.loss import next_token_loss
+    from tasks.training.saved import saving
 
     model = new_model(config, 0).train()
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    found: dict[int, int] = {}
-    kept = []  # a freed storage's address would be given out again
-
-    def pack(tensor: Any) -> Any:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept.append(tensor)
-            found[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     ids = torch.randint(0, config["vocab_size"], (batch, context), generator=torch.Generator().manual_seed(0))
-    hooks: Any = torch.autograd.graph.saved_tensors_hooks
-    with warnings.catch_warnings(), hooks(pack, lambda tensor: tensor), autocast("bf16" if bf16 else "fp32"):
+    with warnings.catch_warnings(), saving(model) as found, autocast("bf16" if bf16 else "fp32"):
         warnings.simplefilter("ignore")  # of kernels that aren't installed
-        next_token_loss(model, ids, ids)
-    return sum(found.values())
+        loss = next_token_loss(model, ids, ids)
+    assert loss.requires_grad  # it holds what is counted
+    return found.bytes
 
 
 def predicted(config: dict[str, Any], batch: int, context: int, element: int) -> int:

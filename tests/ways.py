@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.edit import _assignment
+from flows.edit import assignment
 from tasks.core.errors import OverBudget, UserError
 from tasks.core.measure import Metrics
 from tasks.core.schema import validate
@@ -77,7 +77,7 @@ def typed(params: Params, command: str) -> Params:
     first, second, *rest = shlex.split(command)
     assert (first, second) == ("leanlm", "run")
     assert set(rest[::2]) == {"-S"}
-    return validate(Params, override(params.model_dump(mode="json"), dict(map(_assignment, rest[1::2]))))
+    return validate(Params, override(params.model_dump(mode="json"), dict(map(assignment, rest[1::2]))))
 
 
 def case(params: Params, stages: Any = STAGES) -> Case:

@@ -49,8 +49,8 @@ def write(stage: str, report: dict[str, Any]) -> None:
     write_whole(target, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
-def read(stage: str, prices: Prices | None = None) -> dict[str, Any] | None:
-    """The report of `stage`, or None if there is none; `metrics` and `predicted` are `Metrics`.
+def read(stage: str, prices: Prices | None = None, project: Path = Path()) -> dict[str, Any] | None:
+    """The report of `stage` in a `project`'s folder, or None if there is none; `metrics` and `predicted` are `Metrics`.
 
     With `prices`, whatever is assumed (energy without a meter, money, carbon) is computed again at these prices.
 
@@ -58,7 +58,7 @@ def read(stage: str, prices: Prices | None = None) -> dict[str, Any] | None:
         UserError: the file isn't a report.
     """
     try:
-        report = json.loads(path(stage).read_text(encoding="utf-8"))
+        report = json.loads((project / path(stage)).read_text(encoding="utf-8"))
         metrics, predicted = from_json(report["metrics"]), from_json(report["predicted"])
     except FileNotFoundError:
         return None

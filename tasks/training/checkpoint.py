@@ -29,6 +29,7 @@ class Progress:
         step: optimizer steps done.
         tokens, flops, seconds: spent in those steps; what a kill or a roll-back threw away is not in them.
         recent: losses of the last steps.
+        saved_bytes: what autograd kept of the first; None: not counted.
     """
 
     step: int = 0
@@ -36,6 +37,7 @@ class Progress:
     flops: float = 0.0
     seconds: float = 0.0
     recent: list[float] = field(default_factory=list)
+    saved_bytes: int | None = None
 
 
 class Keeper(AbstractContextManager["Keeper"]):

@@ -18,6 +18,7 @@ from tasks.training.guard import Guard, Spike, Tally
 from tasks.training.hooks import Hooks
 from tasks.training.precision import lower, steps_of
 from tasks.training.recompute import recompute
+from tasks.training.saved import Saved
 from tasks.training.settings import WINDOW, Settings
 from tasks.training.watching import shown
 from tasks.training.work import Work
@@ -68,6 +69,7 @@ class Loop:
         )
         self.work = Work(self.graph, self.module, self.objective, self.hooks, settings, self.world, self._rehearse)
         self.balance = BiasBalance(model, self.world.total_tensor)
+        self.saved = Saved(self.graph, settings, self.world)
         self.progress, self.useful = checkpoint.Progress(), 1.0
         keep = settings.keep_checkpoints
         self.keeper = checkpoint.Keeper(job, self.world, self.graph, self.optimizer, self.gradient, keep)
@@ -151,7 +153,7 @@ class Loop:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         self.hooks.before_step(step, self.optimizer)
         batch = Batch.of(self.batch(self.guard.batch_of(step)))
-        with self.balance.watching():
+        with self.balance.watching(), self.saved.watching(self.progress):
             learned = self.gradient.compute(batch)
         outside = learned.pop(OUTSIDE, 0.0)
         self.guard.judge(learned["loss"], learned["grad_norm"], self.progress.recent)
@@ -227,6 +229,7 @@ class Loop:
             "train_loss": measured(sum(last) / len(last), f"mean of the last {len(last)} steps"),
             "skipped_batches": counted(len(skipped), f"numbers {', '.join(map(str, skipped))}" if skipped else ""),
             "repeated_steps": counted(self.tally.beyond(done.step), "steps done beside those that count"),
+            **self.saved.metrics(done),
             **self.objective.metrics(),
             **self.world.metrics(),
         }
