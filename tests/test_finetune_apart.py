@@ -59,7 +59,7 @@ def test_the_engine_runs_the_model_with_its_adapter(base: Path, tmp_path: Path, 
     """The process that is profiled generates what the tuned model generates; both files are delivered and counted."""
     import torch
 
-    from tasks.models.load import load_model
+    from tasks.models.load import load_model, load_tokenizer
 
     tuned, out = tmp_path / "finetune" / "out", tmp_path / "deploy"
     finetuned(base, tuned, method=method, learning_rate=0.2)
@@ -71,8 +71,9 @@ def test_the_engine_runs_the_model_with_its_adapter(base: Path, tmp_path: Path, 
     prompt = torch.tensor([json.loads((out / "profile.json").read_text())["prompt"]])
     kept = next((tmp_path / "work" / "work").glob("engine-transformers-*.json"))
     said = json.loads(kept.read_text())["tokens"]
+    special = [at for at, token in load_tokenizer(tuned).added_tokens_decoder.items() if token.special]
     own = load_model(tuned).generate(
-        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=4, do_sample=False, suppress_tokens=[0]
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=4, do_sample=False, suppress_tokens=special
     )
     assert said == own[0, 8:].tolist()
 
