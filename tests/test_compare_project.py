@@ -74,6 +74,7 @@ def counts(done: subprocess.CompletedProcess[str]) -> tuple[int, int, int]:
     return int(found[1]), int(found[2]), int(found[3])
 
 
+@pytest.mark.slow
 def test_a_comparison_from_first_to_last(project: Path) -> None:
     """Failed, killed, gone on, known; the project is as it was, and `leanlm run` finds what was computed."""
     wrong = compare(project, "--methods", "lorra")

@@ -89,11 +89,11 @@ def _link(source: Path, target: Path, names: set[str]) -> None:
 
 
 def _config() -> str:
-    """DVC's settings: the project's cache, wherever that is; hard links where the disk can't share blocks."""
+    """DVC's settings: the project's cache, wherever that is, and hard links into it: a bench edits nothing in place."""
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
     if done.returncode != 0 or not done.stdout.strip():
         raise UserError(f"DVC cannot tell its cache: {done.stderr.strip()}")
     cache = Path(done.stdout.strip()).absolute()
     lines = ["[core]", "no_scm = true", "analytics = false", "check_update = false", "[cache]", f"dir = {cache}"]
-    return "\n".join([*lines, "type = reflink,hardlink,copy", ""])
+    return "\n".join([*lines, "type = hardlink,reflink,copy", ""])

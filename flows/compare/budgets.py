@@ -40,7 +40,18 @@ def equal(how: str, stage: str, points: list[Point]) -> list[Point]:
             )
     fit = _flops if how == "flops" else _memory
     first = able[0]
-    return [point if point.refused or point is first else fit(point, first, stage) for point in points]
+    for figure in ("flops", "peak_memory_bytes"):
+        _figure(first, stage, figure)
+
+    def fitted(point: Point) -> Point:
+        if point.refused or point is first:
+            return point
+        try:
+            return fit(point, first, stage)
+        except UserError as error:  # one that can't be predicted doesn't end the others
+            return replace(point, refused=error.message)
+
+    return [fitted(point) for point in points]
 
 
 def predicted(point: Point, stage: str) -> Metrics:
@@ -91,5 +102,5 @@ def _steps(point: Point, stage: str) -> int:
 def _figure(point: Point, stage: str, name: str) -> float:
     value = predicted(point, stage)[name]
     if not value.value:
-        raise UserError(f"--equal: {name} of {point.name} can't be predicted: {value.note or 'nothing is done'}")
+        raise UserError(f"{name} of {point.name} can't be predicted: {value.note or 'nothing is done'}")
     return float(value.value)

@@ -26,6 +26,8 @@ DASHES: tuple[tuple[str | tuple[int, tuple[float, ...]], str], ...] = (
     ((0, (1.0, 3.0)), "1 3"),
 )
 """The same for lines: matplotlib's style, and SVG's."""
+SPREAD = 5.0
+"""Costs that are at most so many times apart are drawn on a linear axis."""
 NAMED = 8
 """Points of a front that are named in the picture."""
 
@@ -79,9 +81,7 @@ def _front(table: Table, cost: str) -> str:
                 markerfacecolor=colour if best else PAGE, markeredgewidth=1.6, clip_on=False, zorder=4, gid=f"tip:{tip}",
             )  # fmt: skip
         _name(axes, line, cost, table.quality)
-        values = [_at(row, cost) for row in shown]
-        reach = max(1.3, (max(values) / min(values)) ** 0.08)
-        logarithmic(axes.xaxis, min(values) / reach, max(values) * reach, lambda tick: human(tick, unit), most=5)
+        _scale(axes, [_at(row, cost) for row in shown], unit)
         axes.set_xlabel(heading(cost).lower())
         axes.set_ylabel(heading(table.quality).lower())
         axes.margins(y=0.16)
@@ -91,6 +91,19 @@ def _front(table: Table, cost: str) -> str:
     said = ", ".join(f"{row.point.name} {human(row.value(cost), unit)}" for row in line)
     alt = f"{heading(table.quality)} against {heading(cost).lower()}; nothing beats: {said}"
     return draw(f"front-{cost.replace('_', '-')}", alt, 260, paint)
+
+
+def _scale(axes: Axes, values: list[float], unit: str) -> None:
+    """Logarithmic where the costs are far apart; else a power of ten would be the only tick."""
+    low, high = min(values), max(values)
+    if high > SPREAD * low:
+        reach = (high / low) ** 0.08
+        logarithmic(axes.xaxis, low / reach, high * reach, lambda tick: human(tick, unit), most=5)
+        return
+    room = 0.08 * (high - low) or 0.1 * high
+    axes.set_xlim(low - room, high + room)
+    axes.locator_params("x", nbins=4)
+    axes.xaxis.set_major_formatter(lambda tick, _: human(tick, unit))
 
 
 def _name(axes: Axes, line: list[Outcome], cost: str, quality: str) -> None:

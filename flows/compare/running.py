@@ -61,8 +61,11 @@ def _outcome(bench: Bench, point: Point, invocation: str) -> Outcome:
     try:
         found = bench.run(point, invocation)
     except repro.StageFailed as error:
-        sys.stderr.write(f"{point.name}: {error.message}\n")
-        return record.failed(point, "failed", error.message.partition(": ")[2] or error.message)
+        reason = error.message
+        while reason.startswith(f"{bench.stage}: "):  # the stage says its name, and so does whoever ran it
+            reason = reason.removeprefix(f"{bench.stage}: ")
+        sys.stderr.write(f"{point.name}: {reason}\n")
+        return record.failed(point, "failed", reason)
     return record.done(point, found, bench.history(), found.get("invocation") == invocation)
 
 
