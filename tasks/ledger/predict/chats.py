@@ -67,7 +67,7 @@ def _dealt(
 ) -> Batches | None:
     """The batches as training will deal them; None where no chats are known or none is trained on."""
     known = _known(*written)
-    chosen = [size for size in known.get("train", ()) if size[0] <= context_length]
+    chosen = [size for size in known.get("train", ()) if size[0] <= context_length and size[1]]
     if not chosen or not steps:
         return None
     lengths: Counter[int] = Counter()
@@ -77,7 +77,7 @@ def _dealt(
         lengths[padded(max(tokens for tokens, _ in rows))] += 1
         labelled += sum(answer for _, answer in rows)
     tokens = batch_size * sum(length * count for length, count in lengths.items())
-    held = [size[0] for size in known.get("validation", ()) if size[0] <= context_length]
+    held = [size[0] for size in known.get("validation", ()) if size[0] <= context_length and size[1]]
     parts = [held[at : at + batch_size] for at in range(0, len(held), batch_size)]
     kept = sum(padded(max(part)) * len(part) for part in parts)
     return Batches(dict(lengths), labelled / tokens, kept, "the chats themselves")
