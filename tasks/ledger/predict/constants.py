@@ -156,6 +156,9 @@ ROWS_PER_SECOND, SIZES_PER_SECOND = 1500.0, 2000.0
 GROUPED_BYTES = 3000.0
 """Memory of a prompt that is compared with others: its signature, and the index's tables of it."""
 
+TURN_TOKENS = 6
+"""Tokens a chat template puts around a turn."""
+
 DOCTESTS = 600
 """Questions in the docstrings of the standard library."""
 

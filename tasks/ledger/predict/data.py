@@ -13,8 +13,9 @@ from tasks.data.spill import BUCKET
 from tasks.design.run import costs
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.cost import Cost, disk
+from tasks.ledger.predict.rows import rows_in
 from tasks.ledger.predict.subject import Subject
-from tasks.ledger.predict.text import acquiring_seconds, rows_in
+from tasks.ledger.predict.text import acquiring_seconds
 
 
 def data(about: Subject) -> Metrics:
@@ -52,8 +53,7 @@ def data(about: Subject) -> Metrics:
 def available_chats(about: Subject) -> float:
     """Rows for finetuning that the text or the records hold; how many unknown records hold is not known: no end of them."""
     params = about.params.data
-    own = params.instructions != NONE
-    found = rows_in(Path(params.instructions if own else params.source), params.text_field, params.format)
+    own, found = params.instructions != NONE, rows_in(about.params.data)
     if found is not None:
         return float(found)
     return inf if own else about.raw_bytes / constants.BYTES_PER_CHAT
@@ -62,8 +62,7 @@ def available_chats(about: Subject) -> float:
 def _rows(about: Subject) -> tuple[float, float]:
     """Seconds and bytes that making, grouping and measuring rows for finetuning takes."""
     params = about.params.data
-    own = params.instructions != NONE
-    found = rows_in(Path(params.instructions if own else params.source), params.text_field, params.format)
+    own, found = params.instructions != NONE, rows_in(about.params.data)
     made = min(params.max_instructions * 1.1, available_chats(about) * 1.1)  # held-out ones
     if found is None:
         return made / constants.CHATS_PER_SECOND, made * constants.GROUPED_BYTES

@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import sysconfig
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 from tasks.acquire import describe, is_descriptor, place
-from tasks.acquire.doctests import Doctests
 from tasks.acquire.stdlib import Stdlib
 from tasks.core.errors import UserError
 from tasks.data.documents import PIECE
-from tasks.data.files import ALONE, RECORDS, SUFFIXES, File, readable
-from tasks.data.formats import recognised
-from tasks.data.formats.format import Record
-from tasks.data.records import rows
+from tasks.data.files import ALONE, RECORDS, SUFFIXES, readable
 from tasks.ledger.predict import constants
 
 
@@ -53,23 +49,6 @@ def source_text(source: Path) -> Text:
     if is_descriptor(source) and isinstance(describe(source), Stdlib):
         return _stdlib_text()
     raise UserError(f"data.source '{source}': not there yet, so its size is not known")
-
-
-@lru_cache(maxsize=16)
-def rows_in(source: Path, text_field: str, wanted: str) -> int | None:
-    """About how many rows for finetuning the records of a source hold; None: it holds text, or nothing is known yet."""
-    if is_descriptor(source) and isinstance(describe(source), Doctests):
-        return constants.DOCTESTS
-    folder = place(source)
-    try:
-        first = readable(folder)[0]
-        if first.suffix not in RECORDS:
-            return None
-        row = next(rows(File(first, first.name), text_field))
-        kind = recognised(Record(row.fields, row.where, text_field)).name if wanted == "auto" else wanted
-        return None if kind == "text" else source_text(source).documents
-    except (UserError, OSError, UnicodeDecodeError, StopIteration, IndexError):
-        return None  # the stage will say what is wrong with it
 
 
 def acquiring_seconds(*sources: Path) -> float:
