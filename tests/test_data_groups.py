@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import collections
+import doctest
 import json
 import random
+import statistics
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from tasks.acquire.doctests import Doctests
 from tasks.core.errors import UserError
 from tasks.data.corpus import survey
 from tasks.data.documents import SPLITS
 from tasks.data.groups import Groups, normalised
 from tasks.data.train import CHATML
-from tests.records import PARAMS, documents, edited, families, jaccard, prompt, rows, stage, write
+from tests.records import PARAMS, edited, families, jaccard, prompt, rows, stage, write
 
 SAID = {"role": "assistant", "content": "Blue."}
 
@@ -68,6 +72,7 @@ def test_a_template_makes_no_group() -> None:
     groups = Groups(asked)
     for number, text in enumerate([*asked, asked[7].upper()]):
         groups.add(str(number), text)
+    groups.close()
     assert groups.leaders() == {"7": "7", "60": "7"}
 
 
@@ -133,19 +138,21 @@ def test_chats_of_their_own_source(tmp_path: Path) -> None:
 
 
 def test_the_shipped_questions_hold(tmp_path: Path) -> None:
-    """Every answer of the standard library's examples is what this interpreter shows; the stage reads them as verifiable."""
-    from tasks.acquire.doctests import Doctests
-
+    """Every row is a chat and a prompt with its answer, and a session run anew, by itself, shows that answer."""
     Doctests().make(tmp_path)
-    path = tmp_path / "doctests.jsonl"
-    made = documents(path)
-    assert len(made) > 200
-    assert survey(path, "text").reading.formats == {} or all(set(d.rows or {}) == {"chats", "verifiable"} for d in made)
-    groups = Groups()
-    for document in made[:60]:
-        assert document.rows
-        groups.add(document.path, document.rows["verifiable"]["prompt"][0]["content"])
-    assert groups.leaders()
+    corpus = survey(tmp_path / "doctests.jsonl", "text")
+    assert corpus.reading.formats == {"doctests.jsonl": "verifiable"}
+    made = [document.rows or {} for document in corpus.documents()]
+    assert len(made) > 400
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(verbose=False)
+    for number, row in enumerate(made):
+        asked, answer = row["verifiable"]["prompt"], row["verifiable"]["answer"]
+        assert row["chats"]["messages"] == [*asked, {"role": "assistant", "content": answer}]
+        session = f"{asked[0]['content'].partition(chr(10) * 2)[2]}\n{answer}\n"
+        if "statistics" in session or "Counter(" in session:
+            names = {**vars(statistics), **vars(collections)}
+            assert not runner.run(parser.get_doctest(session, names, str(number), None, 0)).failed
+    assert runner.tries > 20
 
 
 def test_normalised_prompts() -> None:
@@ -164,4 +171,5 @@ def test_order_of_groups_does_not_matter() -> None:
         groups = Groups()
         for number in random.Random(seed).sample(range(5), 5):
             groups.add(str(number), chain[number])
+        groups.close()
         assert len(set(groups.leaders().values())) == 1

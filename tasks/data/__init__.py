@@ -35,7 +35,7 @@ class Data(Section):
     instructions: str = NONE
     """Where chats, preferences and prompts come from, if not from `source`: as there; `data/none`: from `source`."""
     format: FormatName = "auto"
-    """What records are, those of `instructions` if it is given; `auto`: recognised by their fields, per file."""
+    """What records are (those of `instructions` where it is given): auto (by their fields, file by file), text, messages, prompt_completion, alpaca, sharegpt, question_answer, preference, unpaired or verifiable."""
     text_field: str = "text"
     """Column or key of records that holds the text; other fields hold chats (see `format`)."""
     validation_fraction: float = Field(default=0.02, gt=0, lt=0.5)

@@ -88,3 +88,4 @@ def _grouped(documents: Iterator[Document], groups: Groups) -> Iterator[Document
         if document.rows:
             groups.add(document.path, asked(document.rows))
         yield document
+    groups.close()

@@ -96,6 +96,7 @@ class Kept:
         groups = Groups(prompts[:: max(1, len(prompts) // SAMPLE)])
         for number, prompt in enumerate(prompts):
             groups.add(str(number), prompt)
+        groups.close()
         leaders = {int(key): int(leader) for key, leader in groups.leaders().items()}
         sides: dict[int, str] = {}
         for number, leader in leaders.items():

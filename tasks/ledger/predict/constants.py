@@ -147,14 +147,14 @@ BPE_BYTES_PER_SECOND = 3.2e6
 ENCODE_BYTES_PER_SECOND = 2.5e6
 """Text that is read, tokenized and written per second and core."""
 
-CHATS_PER_SECOND = 520.0
+CHATS_PER_SECOND = 400.0
 """Chat examples made from Python source, grouped and measured, per second."""
 
-ROWS_PER_SECOND, SIZES_PER_SECOND = 1500.0, 2000.0
+ROWS_PER_SECOND, SIZES_PER_SECOND = 1000.0, 2000.0
 """Rows of records read twice and grouped; conversations put into the chat template and tokenized."""
 
-GROUPED_BYTES = 3000.0
-"""Memory of a prompt that is compared with others: its signature, and the index's tables of it."""
+GROUPED_BYTES = 1500.0
+"""Memory of a prompt that is compared with others: its signature, its key, its place in a group."""
 
 TURN_TOKENS = 6
 """Tokens a chat template puts around a turn."""
