@@ -80,11 +80,15 @@ def survey(
         # a hash of its own: by the hash that splits, the first documents would all be test documents
         entries = sorted(entries, key=lambda e: hash_of(f"keep {e.path}"))[:max_documents]
     entries.sort(key=lambda e: hash_of(e.path))
-    if not entries and files.unreadable:
+    _refuse_too_few(len(entries), files, source, name)
+    return Corpus(entries, files, duplicates, reading, prompts)
+
+
+def _refuse_too_few(found: int, files: Files, source: Path, name: str) -> None:
+    if not found and files.unreadable:
         raise UserError(f"{name} '{source}': nothing could be read: {'; '.join(files.unreadable[:3])}")
-    if len(entries) < len(SPLITS):
+    if found < len(SPLITS):
         raise UserError(
-            f"{name} '{source}': found {len(entries)} document(s); train, validation and test need one each",
+            f"{name} '{source}': found {found} document(s); train, validation and test need one each",
             "add documents, or give one longer .txt file (it is cut into pieces)",
         )
-    return Corpus(entries, files, duplicates, reading, prompts)

@@ -67,8 +67,17 @@ def readable(source: Path) -> list[Path]:
     """The files of a source that are of a kind that is read; a lone file whatever its name."""
     if source.is_file():
         return [source]
-    files = sorted(path for path in source.rglob("*") if path.suffix in SUFFIXES + ALONE and path.is_file())
+    files = _below(source, SUFFIXES + ALONE)
     return [path for path in files if path.suffix in SUFFIXES] or files
+
+
+def passed_over(source: Path) -> list[Path]:
+    """The files of `ALONE` in a folder that aren't read because others are there."""
+    return sorted({*_below(source, ALONE)} - {*readable(source)}) if source.is_dir() else []
+
+
+def _below(source: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(path for path in source.rglob("*") if path.suffix in suffixes and path.is_file())
 
 
 def _look(path: Path) -> tuple[str, int, str]:

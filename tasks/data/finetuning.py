@@ -88,7 +88,7 @@ def counts(kept: Kept, moved: int, job: Job) -> Metrics:
     dropped = Counter({reason: count for reason, count in kept.why.items() if count and reason[1] != BEYOND})
     said = ", ".join(f"{count} {kind}: {why}" for (kind, why), count in sorted(dropped.items()))
     if said:
-        job.say(f"rows left out: {said} (listed in manifest.json)")
+        job.say(f"rows left out: {said} (see manifest.json)")
     if beyond := sum(count for (_, why), count in kept.why.items() if why == BEYOND):
         job.say(f"{beyond} rows {BEYOND} were not kept")
     metrics["rows_dropped"] = counted(dropped.total(), said or "none")
@@ -106,6 +106,7 @@ def manifest(kept: Kept, moved: list[dict[str, str]], own: Source | None) -> dic
         found |= {"files": own.corpus.files.described, "unreadable": own.corpus.files.unreadable}
     if kept.left_out:
         found["left_out"] = kept.left_out
+    if kept.why.total():
         found["reasons"] = {f"{kind}: {why}": count for (kind, why), count in sorted(kept.why.items()) if count}
     if moved:
         found["moved"], found["moved_count"] = moved[:LISTED], len(moved)

@@ -10,6 +10,7 @@ from tasks.core.job import Job
 from tasks.data import Data
 from tasks.data.corpus import Corpus, survey
 from tasks.data.documents import Document, split
+from tasks.data.files import ALONE, passed_over
 from tasks.data.groups import MOST, Groups
 from tasks.data.kinds import asked
 from tasks.data.spill import Spill
@@ -47,11 +48,7 @@ def opened(params: Data, path: Path, folder: Path, job: Job, name: str = "source
     limit = params.max_documents if name == "source" else None
     identical = params.deduplication.technique.identical
     corpus = survey(path, params.text_field, limit, identical, wanted, f"data.{name}")
-    for problem in corpus.files.unreadable:
-        job.say(f"left out {problem}")
-    for file, form in corpus.reading.formats.items():
-        if form != "text":
-            job.say(f"{file}: records of format {form}" + (" (by their fields)" if wanted == "auto" else ""))
+    _say_found(corpus, path, name, wanted, job)
     spill = Spill(folder, sum(entry.size for entry in corpus.entries))
     groups = Groups(corpus.prompts) if corpus.prompts else None
     spill.fill(_grouped(corpus.documents(), groups) if groups else corpus.documents())
@@ -59,6 +56,29 @@ def opened(params: Data, path: Path, folder: Path, job: Job, name: str = "source
     spill.split_of = _sides(params, corpus, leaders)
     if not groups:
         return Source(corpus, spill, [])
+    _say_grouped(groups, name, job)
+    alone = _sides(params, corpus, {}) if leaders else {}
+    moved = [
+        {"path": key, "from": alone[key], "to": spill.split_of[key]}
+        for key in leaders
+        if alone[key] != spill.split_of[key]
+    ]
+    return Source(corpus, spill, moved)
+
+
+def _say_found(corpus: Corpus, path: Path, name: str, wanted: str, job: Job) -> None:
+    for problem in corpus.files.unreadable:
+        job.say(f"left out {problem}")
+    if others := passed_over(path):
+        job.say(
+            f"not read: {len(others)} {' and '.join(ALONE)} files beside others (data.{name} may name one, or a folder of them)"
+        )
+    for file, form in corpus.reading.formats.items():
+        if form != "text":
+            job.say(f"{file}: records of format {form}" + (" (by their fields)" if wanted == "auto" else ""))
+
+
+def _say_grouped(groups: Groups, name: str, job: Job) -> None:
     largest = max(groups.sizes(), default=1)
     if largest > len(groups.keys) / 2:
         job.say(
@@ -68,13 +88,6 @@ def opened(params: Data, path: Path, folder: Path, job: Job, name: str = "source
         job.say(
             f"data.{name}: {groups.unlooked} records after the first {MOST} were grouped by their exact prompt alone"
         )
-    alone = _sides(params, corpus, {}) if leaders else {}
-    moved = [
-        {"path": key, "from": alone[key], "to": spill.split_of[key]}
-        for key in leaders
-        if alone[key] != spill.split_of[key]
-    ]
-    return Source(corpus, spill, moved)
 
 
 def _sides(params: Data, corpus: Corpus, leaders: dict[str, str]) -> dict[str, str]:
