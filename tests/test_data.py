@@ -112,7 +112,7 @@ def test_bad_files_are_left_out_and_named(tmp_path: Path) -> None:
         ({"a__parquet": b"no parquet"}, "not a Parquet file"),
         ({"a__jsonl": '{"text": "x"}\n{"body": "y"}'}, "line 2"),
         ({"a__jsonl": '{"text": "x"}\n{bad'}, "line 2: not valid JSON"),
-        ({"a__jsonl": '{"messages": [{"role": "user"}]}'}, "'messages' must be"),
+        ({"a__jsonl": '{"messages": [{"role": "user"}]}'}, r"'messages\[0\].content'"),
     ],
 )
 def test_bad_sources_are_refused_in_words(tmp_path: Path, files: dict[str, str | bytes], said: str) -> None:

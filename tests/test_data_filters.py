@@ -28,7 +28,7 @@ def prose(seed: int, words: int = 120, letters: str = "abcdefgh") -> str:
 def spill(root: Path, **splits: dict[str, str]) -> Spill:
     """Documents by split."""
     of = {path: split for split, texts in splits.items() for path in texts}
-    made = Spill(root / "texts", of, 5_000_000)
+    made = Spill(root / "texts", 5_000_000, of)
     made.fill(Document(path, text) for texts in splits.values() for path, text in texts.items())
     return made
 

@@ -12,6 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
+from tasks.acquire.doctests import Doctests
 from tasks.acquire.hub import Dataset, Model
 from tasks.acquire.maker import Maker
 from tasks.acquire.package import Package
@@ -20,7 +21,13 @@ from tasks.core.errors import UserError
 from tasks.core.files import read_yaml
 from tasks.core.schema import validate
 
-MAKERS: dict[str, type[Maker]] = {"stdlib": Stdlib, "package": Package, "dataset": Dataset, "model": Model}
+MAKERS: dict[str, type[Maker]] = {
+    "stdlib": Stdlib,
+    "doctests": Doctests,
+    "package": Package,
+    "dataset": Dataset,
+    "model": Model,
+}
 """The registry: the one key of a descriptor -> what it stands for."""
 
 

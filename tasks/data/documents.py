@@ -1,16 +1,20 @@
-"""Documents out of files, one after the other: text, Python, JSON Lines, Parquet; split by a hash of the path."""
+"""Documents out of files, one after the other: text, Python, and rows of records; split by a hash of the path."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from tasks.core.errors import UserError
-from tasks.data.files import File
+from tasks.data.files import RECORDS, File
+from tasks.data.formats import FORMATS
+from tasks.data.formats.format import Record, Row
+from tasks.data.records import recognised_as, rows
 
 PIECE = 16_384
 SPLITS = ("train", "validation", "test")
@@ -18,13 +22,19 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Document:
-    """A text or a chat, under a path that is the same on every machine."""
+    """A text, or what a record holds, under a path that is the same on every machine."""
 
     path: str
     text: str
-    messages: list[dict[str, str]] | None = None
+    rows: dict[str, Row] | None = None
+    """Kind of training (see `tasks.data.kinds`) -> the row it gets; None: it is text alone."""
     group: str = "."
     """Top folder of its path, or the file of records it is in; what mixtures weigh."""
+
+    @property
+    def content(self) -> str:
+        """What makes it the same as another: a chat's text, and all of a record with more than one answer or none."""
+        return self.text if not self.rows or set(self.rows) == {"chats"} else json.dumps(self.rows, sort_keys=True)
 
 
 class Named(Protocol):
@@ -38,29 +48,48 @@ class Named(Protocol):
 N = TypeVar("N", bound=Named)
 
 
-def stream(files: list[File], text_field: str) -> Iterator[Document]:
-    """Every document that isn't blank, in order of the files; one at a time is in memory.
+class Reading:
+    """The documents of some files, as often as they are asked for.
 
-    Raises:
-        UserError: a record without the field, or a line that isn't JSON.
+    Attributes:
+        formats: file of records -> format it was read as, once it was begun.
     """
-    for file in files:
-        for document in _documents(file, text_field, alone=len(files) == 1):
-            if document.text.strip():
-                yield document
 
+    def __init__(self, files: list[File], text_field: str, wanted: str = "auto") -> None:
+        self.files, self.text_field, self.wanted = files, text_field, wanted
+        self.formats: dict[str, str] = {}
 
-def _documents(file: File, text_field: str, alone: bool) -> Iterator[Document]:
-    path, name = file.path, file.name
-    if path.suffix == ".parquet":
-        yield from _parquet(path, name, text_field)
-    elif path.suffix == ".jsonl":
-        yield from _jsonl(path, name, text_field)
-    elif alone:
-        yield from _pieces(path, name)
-    else:
-        group = name.partition("/")[0] if "/" in name else "."
-        yield Document(name, path.read_bytes().decode("utf-8-sig"), group=group)
+    def __iter__(self) -> Iterator[Document]:
+        """Every document that isn't blank, in order of the files; one at a time is in memory.
+
+        Raises:
+            UserError: a row that isn't valid, by file, row and field.
+        """
+        for file in self.files:
+            for document in self._documents(file):
+                if document.text.strip():
+                    yield document
+
+    def _documents(self, file: File) -> Iterator[Document]:
+        path, name = file.path, file.name
+        if path.suffix in RECORDS:
+            yield from self._records(file)
+        elif len(self.files) == 1:
+            yield from _pieces(path, name)
+        else:
+            group = name.partition("/")[0] if "/" in name else "."
+            yield Document(name, path.read_bytes().decode("utf-8-sig"), group=group)
+
+    def _records(self, file: File) -> Iterator[Document]:
+        first = None if self.wanted == "auto" else FORMATS[self.wanted]
+        for row in rows(file, self.text_field):
+            record = Record(row.fields, row.where, self.text_field)
+            if self.wanted == "auto":
+                first = recognised_as(first, record)
+            assert first is not None
+            self.formats[file.name] = first.name
+            parsed = first.read(record)
+            yield Document(row.path, parsed.text, parsed.rows, row.group)
 
 
 def _pieces(path: Path, name: str) -> Iterator[Document]:
@@ -77,85 +106,44 @@ def _pieces(path: Path, name: str) -> Iterator[Document]:
         yield Document(f"{name}#{number}", "".join(lines), group=name)
 
 
-def _jsonl(path: Path, name: str, text_field: str) -> Iterator[Document]:
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{name}, line {number}: not valid JSON ({error})") from None
-            if not isinstance(record, dict):
-                raise UserError(f"{name}, line {number}: expected an object, found {type(record).__name__}")
-            yield _record(record, f"{name}#{number}", f"{name}, line {number}", text_field, name)
-
-
-def _parquet(path: Path, name: str, text_field: str) -> Iterator[Document]:
-    import pyarrow.parquet as pq
-
-    table, times = pq.ParquetFile(path), dict[str, int]()
-    wanted = [column for column in table.schema_arrow.names if column in (text_field, "messages", "path")]
-    if not {text_field, "messages"} & set(wanted):
-        raise UserError(
-            f"{name}: no column '{text_field}' (data.text_field) and none named 'messages'",
-            f"its columns: {', '.join(table.schema_arrow.names)}",
-        )
-    number = 0
-    for batch in table.iter_batches(batch_size=256, columns=wanted):
-        for record in batch.to_pylist():
-            given = str(record.pop("path", None) or number)
-            inside, own, group = f"{name}#{given}", "", name
-            if "path" in wanted:  # one path for many records: told apart, or all of them would land in one split
-                times[inside] = count = times.get(inside, 0) + 1
-                own, group = f"{count}#" if count > 1 else "", given.partition("/")[0] if "/" in given else name
-            yield _record(record, f"{own}{inside}", f"{name}, row {number}", text_field, group)
-            number += 1
-
-
-def _record(record: dict[str, Any], path: str, where: str, text_field: str, group: str) -> Document:
-    messages, text = record.get("messages"), record.get(text_field)
-    if messages is not None:
-        _check_messages(messages, where)
-        chat = [{"role": m["role"], "content": whole(m["content"])} for m in messages]
-        return Document(path, "\n\n".join(m["content"] for m in chat), chat, group)
-    if not isinstance(text, str):
-        raise UserError(
-            f"{where}: no text in field '{text_field}' (data.text_field) and no 'messages'",
-            f"its fields: {', '.join(record) or 'none'}",
-        )
-    return Document(path, whole(text), group=group)
-
-
-def whole(text: str) -> str:
-    """Half a character (a lone surrogate of JSON's escapes) can't be written as UTF-8: it becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _check_messages(messages: Any, where: str) -> None:
-    fine = isinstance(messages, list) and messages
-    if not fine or not all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in messages):
-        raise UserError(f"{where}: 'messages' must be a list of objects with 'role' and 'content'")
-    if not all(isinstance(m["role"], str) and isinstance(m["content"], str) for m in messages):
-        raise UserError(f"{where}: 'role' and 'content' of a message must be text")
-
-
 def hash_of(path: str) -> str:
     """What decides a document's split and its place in a shard."""
     return hashlib.sha256(path.encode()).hexdigest()
 
 
-def split(documents: list[N], validation: float, test: float) -> dict[str, list[N]]:
+def split(
+    documents: list[N], validation: float, test: float, leaders: dict[str, str] | None = None
+) -> dict[str, list[N]]:
     """Train, validation and test by the hash of the path alone, so that a file never changes sides when others come.
 
-    With so few documents that a split would be empty it takes one from the training documents.
+    With so few documents that a split would be empty it takes one, or one group, from the training documents.
+
+    Args:
+        documents: in the order they keep.
+        validation: share of the documents.
+        test: share of the documents.
+        leaders: path -> path whose hash decides, for documents that stay together.
+
+    Raises:
+        UserError: there are fewer groups than splits.
     """
+    lead = leaders or {}
     parts: dict[str, list[N]] = {name: [] for name in SPLITS}
     for document in documents:
-        position = int(hash_of(document.path)[:12], 16) / 16**12
+        position = int(hash_of(lead.get(document.path, document.path))[:12], 16) / 16**12
         name = "test" if position < test else "validation" if position < test + validation else "train"
         parts[name].append(document)
     for name in SPLITS:
         if not parts[name]:
-            parts[name].append(max(parts.values(), key=len).pop(0))
+            largest = max(parts.values(), key=len)
+            sizes = Counter(lead.get(document.path, document.path) for document in largest)
+            if len(sizes) < 2:
+                raise UserError(
+                    f"data: {len(documents)} records are near-duplicates of so few that train, validation and test "
+                    "can't have one each",
+                    "add records whose prompts differ",
+                )
+            least = min(sizes, key=lambda path: sizes[path])  # the first of the smallest groups
+            parts[name] = [d for d in largest if lead.get(d.path, d.path) == least]
+            largest[:] = [d for d in largest if lead.get(d.path, d.path) != least]
     return parts

@@ -11,6 +11,11 @@ from typing import Any
 from tasks.core.errors import UserError
 
 SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".parquet")
+RECORDS = (".jsonl", ".parquet", ".json", ".csv")
+"""Files of records."""
+ALONE = (".json", ".csv")
+"""Files that are read where they are the source, or in a folder without any of `SUFFIXES`: beside others they are
+settings and notes more often than text."""
 CHUNK = 1 << 20
 
 
@@ -31,34 +36,48 @@ class Files:
     unreadable: list[str] = field(default_factory=list)
 
 
-def inspect(source: Path) -> Files:
+def inspect(source: Path, name: str = "data.source") -> Files:
     """Look at every file of a source, a megabyte at a time.
+
+    Args:
+        source: file or folder.
+        name: the parameter that names it.
 
     Raises:
         UserError: nothing there, or no file of a kind that is read.
     """
     found = Files()
-    for path in _paths(source):
-        name = path.relative_to(source).as_posix() if source.is_dir() else path.name
-        name = name.encode("utf-8", "replace").decode()
+    if not source.exists():
+        raise UserError(f"{name} '{source}': no such file or folder")
+    if not (paths := readable(source)):
+        raise UserError(f"{name} '{source}': no {' '.join(SUFFIXES + ALONE)} file in this folder")
+    for path in paths:
+        below = path.relative_to(source).as_posix() if source.is_dir() else path.name
+        below = below.encode("utf-8", "replace").decode()
         digest, size, problem = _look(path)
-        found.described.append({"path": name, "bytes": size, "sha256": digest})
+        found.described.append({"path": below, "bytes": size, "sha256": digest})
         if problem:
-            found.unreadable.append(f"{name}: {problem}")
+            found.unreadable.append(f"{below}: {problem}")
         else:
-            found.readable.append(File(path, name))
+            found.readable.append(File(path, below))
     return found
 
 
-def _paths(source: Path) -> list[Path]:
+def readable(source: Path) -> list[Path]:
+    """The files of a source that are of a kind that is read; a lone file whatever its name."""
     if source.is_file():
         return [source]
-    if not source.is_dir():
-        raise UserError(f"data.source '{source}': no such file or folder")
-    found = sorted(path for path in source.rglob("*") if path.suffix in SUFFIXES and path.is_file())
-    if not found:
-        raise UserError(f"data.source '{source}': no {' '.join(SUFFIXES)} file in this folder")
-    return found
+    files = _below(source, SUFFIXES + ALONE)
+    return [path for path in files if path.suffix in SUFFIXES] or files
+
+
+def passed_over(source: Path) -> list[Path]:
+    """The files of `ALONE` in a folder that aren't read because others are there."""
+    return sorted({*_below(source, ALONE)} - {*readable(source)}) if source.is_dir() else []
+
+
+def _below(source: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(path for path in source.rglob("*") if path.suffix in suffixes and path.is_file())
 
 
 def _look(path: Path) -> tuple[str, int, str]:

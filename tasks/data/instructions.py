@@ -1,4 +1,4 @@
-"""Chat examples: the `messages` of records, and from Python sources `function -> first line of its docstring`."""
+"""Chat examples out of Python sources: `function -> first line of its docstring`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ ANSWER = range(12, 121)
 
 
 def chats(document: Document) -> Iterator[Chat]:
-    """The chat examples of a document."""
-    if document.messages is not None:
-        yield document.messages
-    elif document.path.endswith(".py"):
+    """The chat examples that can be made from the text of a document."""
+    if document.path.endswith(".py"):
         yield from docstring_chats(document.text)
 
 

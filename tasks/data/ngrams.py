@@ -29,3 +29,19 @@ def hashes(text: str, n: int) -> Any:
         total = total * np.uint64(BASE) + words[offset : offset + count]
     total ^= total >> np.uint64(32)
     return total * np.uint64(BASE)
+
+
+def signature_of(grams: Any, num_perm: int) -> Any:
+    """The MinHash of hashed n-grams, uint64 (n,); None where there are none."""
+    from datasketch import LeanMinHash, MinHash
+
+    if not len(grams):
+        return None
+    made = MinHash(num_perm=num_perm, seed=1, hashfunc=_low)
+    made.update_batch(set((grams >> 32).tolist()))
+    return LeanMinHash(made)
+
+
+def _low(value: int) -> int:
+    """The n-grams are hashed already; datasketch wants 32 bits."""
+    return value & 0xFFFFFFFF

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import gzip
-import json
 import lzma
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, counted, measured
-from tasks.data import Data, shards
+from tasks.data import NONE, Data, finetuning, shards
 from tasks.data.contamination import contaminated
-from tasks.data.corpus import Corpus, survey
-from tasks.data.documents import SPLITS, split
+from tasks.data.corpus import Corpus
+from tasks.data.documents import SPLITS, Document
+from tasks.data.jsonfiles import write_json, write_jsonl
+from tasks.data.source import Source, opened
 from tasks.data.spill import Spill
 from tasks.data.technique import refuse_nothing_left
 from tasks.data.written import Kept
 from tasks.evaluate import Evaluate
-from tasks.models.chat import sizes_of
 
 FILTERS = (
     ("deduplication", "near_duplicates_dropped", ("none", "exact")),
@@ -31,16 +31,27 @@ FILTERS = (
 """What drops training documents, in this order; its metric; the methods under which it drops none."""
 
 
-def run(params: Data, *, source: Path, init: Path, evaluate: Evaluate, out: Path, job: Job) -> Metrics:
+def run(
+    params: Data,
+    *,
+    source: Path,
+    init: Path,
+    evaluate: Evaluate,
+    out: Path,
+    job: Job,
+    instructions: Path | None = None,
+) -> Metrics:
     """Write the data every other stage is made of, in memory that doesn't grow with the texts.
 
     `out` gets: tokenizer/, {train,validation,test}.bin and .index.npy, shards.json, heldout.jsonl, instructions/,
     manifest.json.
     """
-    corpus = survey(source, params.text_field, params.max_documents, params.deduplication.technique.identical)
-    for problem in corpus.files.unreadable:
-        job.say(f"left out {problem}")
-    spill = _spill(params, corpus, job.work / "texts")
+    own, wanted = instructions is not None and params.instructions != NONE, params.format
+    text = opened(params, source, job.work / "texts", job, wanted="auto" if own else wanted)
+    chats = (
+        opened(params, instructions, job.work / "chats", job, "instructions", wanted) if own and instructions else None
+    )
+    corpus, spill = text.corpus, text.spill
     dropped, metrics = _drop(params, corpus, spill, job)
     job.say(f"{len(spill)} documents; making the tokenizer ({params.tokenizer.method})")
     tokenizer = params.tokenizer.technique.make(spill.texts("train"), init)
@@ -50,29 +61,46 @@ def run(params: Data, *, source: Path, init: Path, evaluate: Evaluate, out: Path
 
     job.stop_if_over_budget("making the tokenizer", "this stage begins again")
     kept = Kept(evaluate.max_bytes, params.max_instructions)
+    sizes = _shards(corpus, spill, tokenizer, out, job, kept.hold if chats else kept.watch)
+    _write_heldout(kept, out)
+    moved = _rows(params, kept, text, chats, tokenizer, out)
+    shared, overlap = _contamination(params, spill, job)
+    listed = finetuning.manifest(kept, moved, chats)
+    write_json(out / "manifest.json", _manifest(corpus, spill, dropped, shared) | listed)
+    spill.remove()
+    rows = finetuning.counts(kept, len(moved), job)
+    return {**_counts(corpus, sizes), **rows, **metrics, **overlap, **_floors("".join(kept.heldout).encode())}
+
+
+def _shards(
+    corpus: Corpus, spill: Spill, tokenizer: Any, out: Path, job: Job, watch: Callable[[str, Document], None]
+) -> dict[str, dict[str, int]]:
     groups = sorted({entry.group for entry in corpus.entries})
-    sizes = shards.Shards(out, tokenizer, groups).write(spill, job, kept.watch)
+    sizes = shards.Shards(out, tokenizer, groups).write(spill, job, watch)
     kind = shards.dtype_of(len(tokenizer))
-    _json(out / "shards.json", {"dtype": kind, "vocab_size": len(tokenizer), "splits": sizes, "groups": groups})
+    write_json(out / "shards.json", {"dtype": kind, "vocab_size": len(tokenizer), "splits": sizes, "groups": groups})
+    return sizes
+
+
+def _write_heldout(kept: Kept, out: Path) -> None:
     if not kept.heldout:
         raise UserError(
             "the held-out text is empty", "raise evaluate.max_bytes or data.test_fraction, or add documents"
         )
-    _jsonl(out / "heldout.jsonl", ({"text": text} for text in kept.heldout))
-    _write_chats(params, kept, out / "instructions", tokenizer)
-    shared, overlap = _contamination(params, spill, job)
-    _json(out / "manifest.json", _manifest(corpus, spill, dropped, shared))
-    spill.remove()
-    counts = _counts(corpus, sizes, len(kept.chats["train"]))
-    return {**counts, **metrics, **overlap, **_floors("".join(kept.heldout).encode())}
+    write_jsonl(out / "heldout.jsonl", ({"text": text} for text in kept.heldout))
 
 
-def _spill(params: Data, corpus: Corpus, folder: Path) -> Spill:
-    parts = split(corpus.entries, params.validation_fraction, params.test_fraction)
-    split_of = {entry.path: name for name, entries in parts.items() for entry in entries}
-    spill = Spill(folder, split_of, sum(entry.size for entry in corpus.entries))
-    spill.fill(corpus.documents())
-    return spill
+def _rows(
+    params: Data, kept: Kept, text: Source, chats: Source | None, tokenizer: Any, out: Path
+) -> list[dict[str, str]]:
+    """Write the rows for finetuning; returns those that were moved to another split."""
+    if chats:
+        finetuning.take(kept, chats)
+        chats.spill.remove()
+        kept.why["records", "identical to an earlier one"] += chats.corpus.duplicates
+    kept.gather()
+    finetuning.write(params, kept, out / "instructions", tokenizer)
+    return [*(chats or text).moved, *kept.moved]
 
 
 def _drop(params: Data, corpus: Corpus, spill: Spill, job: Job) -> tuple[dict[str, dict[str, str]], Metrics]:
@@ -110,7 +138,7 @@ def _contamination(params: Data, spill: Spill, job: Job) -> tuple[list[str], Met
     return shared, {"contaminated_documents": counted(len(shared), said)}
 
 
-def _counts(corpus: Corpus, sizes: dict[str, dict[str, int]], chats: int) -> Metrics:
+def _counts(corpus: Corpus, sizes: dict[str, dict[str, int]]) -> Metrics:
     test = sizes["test"]
     return {
         "documents": counted(sum(size["documents"] for size in sizes.values())),
@@ -119,7 +147,6 @@ def _counts(corpus: Corpus, sizes: dict[str, dict[str, int]], chats: int) -> Met
         "train_bytes": counted(sizes["train"]["bytes"]),
         "train_tokens": counted(sizes["train"]["tokens"]),
         "bytes_per_token": counted(test["bytes"] / test["tokens"], "test split"),
-        "instructions": counted(chats, "train split"),
     }
 
 
@@ -131,15 +158,6 @@ def _floors(content: bytes) -> Metrics:
         "gzip_bits_per_byte": measured(len(gzip.compress(content, 9, mtime=0)) * bits, note),
         "xz_bits_per_byte": measured(len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)) * bits, note),
     }
-
-
-def _write_chats(params: Data, kept: Kept, folder: Path, tokenizer: Any) -> None:
-    """The chats of every split, and how long each is, from which the cost of training on them can be told."""
-    folder.mkdir()
-    for name, chats in kept.chats.items():
-        _jsonl(folder / f"{name}.jsonl", ({"messages": chat} for chat in chats))
-    sizes = {name: sizes_of(chats, tokenizer) for name, chats in kept.chats.items()}
-    _json(folder / "sizes.json", {"of": params.identity, "tokens_and_labelled": sizes}, indent=None)
 
 
 def _manifest(corpus: Corpus, spill: Spill, dropped: dict[str, dict[str, str]], shared: list[str]) -> dict[str, Any]:
@@ -154,14 +172,3 @@ def _manifest(corpus: Corpus, spill: Spill, dropped: dict[str, dict[str, str]], 
         "contaminated": shared,
         "splits": splits,
     }
-
-
-def _json(path: Path, value: Any, indent: int | None = 1) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=indent, ensure_ascii=False)
-        file.write("\n")
-
-
-def _jsonl(path: Path, rows: Iterable[Any]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

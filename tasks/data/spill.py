@@ -20,11 +20,12 @@ class Spill:
     it is read, gives the order of the whole.
 
     Attributes:
+        split_of: path -> split; it may be set after the documents were taken, before they are gone through.
         dropped: paths that are no longer gone through.
     """
 
-    def __init__(self, folder: Path, split_of: dict[str, str], size: int) -> None:
-        self.folder, self.split_of, self.dropped = folder, split_of, set[str]()
+    def __init__(self, folder: Path, size: int, split_of: dict[str, str] | None = None) -> None:
+        self.folder, self.split_of, self.dropped = folder, split_of or {}, set[str]()
         self.buckets = -(-size // BUCKET) or 1
         shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
         folder.mkdir(parents=True)
@@ -36,7 +37,7 @@ class Spill:
         """Write every document to its bucket; one file is open at a time."""
         for document in documents:
             key = hash_of(document.path)
-            row = [key, document.path, document.text, document.messages, document.group]
+            row = [key, document.path, document.text, document.rows, document.group]
             with (self.folder / str(int(key[:8], 16) * self.buckets >> 32)).open("ab") as file:
                 file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
@@ -46,10 +47,10 @@ class Spill:
             path = self.folder / str(number)
             lines = sorted(path.read_bytes().splitlines()) if path.exists() else []  # a line begins with the hash
             for line in lines:
-                _, name, text, messages, group = json.loads(line)
+                _, name, text, given, group = json.loads(line)
                 split = self.split_of[name]
                 if name not in self.dropped and (not splits or split in splits):
-                    yield split, Document(name, text, messages, group)
+                    yield split, Document(name, text, given, group)
 
     def texts(self, *splits: str) -> Iterator[str]:
         """The texts alone."""

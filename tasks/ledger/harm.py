@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tasks.accounting import active_parameters, embedding_parameters
-from tasks.ledger.predict import constants
+from tasks.ledger.predict.data import available_chats
 from tasks.ledger.predict.subject import Subject
 from tasks.scaling import law as scaling
 
@@ -49,7 +49,7 @@ def quality(about: Subject) -> Quality:
     data, pretrain, finetune = params.data, params.pretrain, params.finetune
     distinct = about.train_tokens * about.bytes_per_token
     seen = pretrain.steps * pretrain.batch_size * pretrain.context_length * about.bytes_per_token
-    chats = max(1.0, min(data.max_instructions, about.raw_bytes / constants.BYTES_PER_CHAT))
+    chats = max(1.0, min(data.max_instructions, available_chats(about)))
     learned = min(data.tokenizer.train.max_bytes, distinct) if data.tokenizer.method == "train" else 0.0
     return Quality(
         parameters=active_parameters(about.config) - embedding_parameters(about.config),

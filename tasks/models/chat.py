@@ -72,22 +72,15 @@ def encode(messages: list[dict[str, str]], tokenizer: Any) -> Example:
     return Example(ids, labels)
 
 
-def sizes_of(chats: list[list[dict[str, str]]], tokenizer: Any) -> list[tuple[int, int]]:
-    """Positions and labelled positions of every chat that can be trained on; none where the tokenizer has no template.
+def sizes_of(conversations: list[list[dict[str, str]]], tokenizer: Any) -> list[int]:
+    """Positions and labelled positions of every conversation, one after the other.
 
-    Chats the template refuses are left out, as in training.
+    Raises:
+        jinja2.TemplateError: the chat template refuses one of them.
+        UserError: the template rewrites earlier turns.
     """
-    from jinja2 import TemplateError
-
-    sizes = []
-    for messages in chats if tokenizer.chat_template else []:
-        try:
-            example = encode(messages, tokenizer)
-        except (TemplateError, UserError):
-            continue
-        if example.labelled:
-            sizes.append((len(example.labels), example.labelled))
-    return sizes
+    examples = [encode(messages, tokenizer) for messages in conversations]
+    return [size for example in examples for size in (len(example.labels), example.labelled)]
 
 
 def padded(longest: int) -> int:

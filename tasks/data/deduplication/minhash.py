@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from tasks.data.ngrams import hashes
+from tasks.data.ngrams import hashes, signature_of
 from tasks.data.spill import Spill
 from tasks.data.technique import Filter
 
@@ -30,7 +30,7 @@ class Minhash(Filter):
         signatures: dict[str, Any] = {}
         for splits in (("validation", "test"), ("train",)):
             for split, document in spill.rows(*splits):
-                signature = self.signature(document.text)
+                signature = signature_of(hashes(document.text, self.ngram), self.num_perm)
                 if signature is None:
                     continue
                 if split == "train":
@@ -42,19 +42,3 @@ class Minhash(Filter):
                 signatures[document.path] = signature
                 index.insert(document.path, signature)
         return found
-
-    def signature(self, text: str) -> Any:
-        """The MinHash of a text; None where it is shorter than one n-gram."""
-        from datasketch import LeanMinHash, MinHash
-
-        grams = hashes(text, self.ngram)
-        if not len(grams):
-            return None
-        made = MinHash(num_perm=self.num_perm, seed=1, hashfunc=_low)
-        made.update_batch(set((grams >> 32).tolist()))
-        return LeanMinHash(made)
-
-
-def _low(value: int) -> int:
-    """The n-grams are hashed already; datasketch wants 32 bits."""
-    return value & 0xFFFFFFFF

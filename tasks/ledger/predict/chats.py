@@ -11,8 +11,12 @@ from math import log2
 from pathlib import Path
 
 from tasks.ledger.predict import constants
+from tasks.ledger.predict.rows import sampled_sizes
 from tasks.ledger.predict.subject import Subject
 from tasks.models.chat import batch_indices, padded
+
+DEALT = 100
+"""Batches from which those of a run are estimated."""
 
 SIZES = Path("artifacts/data/instructions/sizes.json")
 
@@ -67,9 +71,19 @@ def _dealt(
 ) -> Batches | None:
     """The batches as training will deal them; None where no chats are known or none is trained on."""
     known = _known(*written)
-    chosen = [size for size in known.get("train", ()) if size[0] <= context_length]
-    if not chosen or not steps:
+    fitting = {
+        split: [(size[0], size[1]) for size in known.get(split, ()) if size[0] <= context_length and size[1]]
+        for split in ("train", "validation")
+    }
+    if not fitting["train"] or not steps:
         return None
+    held = [tokens for tokens, _ in fitting["validation"]]
+    parts = [held[at : at + batch_size] for at in range(0, len(held), batch_size)]
+    kept = sum(padded(max(part)) * len(part) for part in parts)
+    return _deal(fitting["train"], steps, batch_size, seed, kept, "the chats themselves")
+
+
+def _deal(chosen: list[tuple[int, int]], steps: int, batch_size: int, seed: int, held: float, note: str) -> Batches:
     lengths: Counter[int] = Counter()
     labelled = 0
     for step in range(steps):
@@ -77,15 +91,18 @@ def _dealt(
         lengths[padded(max(tokens for tokens, _ in rows))] += 1
         labelled += sum(answer for _, answer in rows)
     tokens = batch_size * sum(length * count for length, count in lengths.items())
-    held = [size[0] for size in known.get("validation", ()) if size[0] <= context_length]
-    parts = [held[at : at + batch_size] for at in range(0, len(held), batch_size)]
-    kept = sum(padded(max(part)) * len(part) for part in parts)
-    return Batches(dict(lengths), labelled / tokens, kept, "the chats themselves")
+    return Batches(dict(lengths), labelled / tokens, held, note)
 
 
 def _estimated(about: Subject) -> Batches:
-    """All batches as long as a typical one of the standard library's chats."""
+    """From the first records of the source, else all batches as long as a typical one of the standard library's chats."""
     params = about.params.finetune
+    sampled = sampled_sizes(about.params.data, about.chat_bytes_per_token)
+    fitting = [size for size in sampled if size[0] <= params.context_length]
+    if fitting and params.steps:
+        held = max(1, about.params.data.max_instructions // 20) * sum(tokens for tokens, _ in fitting) / len(fitting)
+        note = f"the first {len(sampled)} records; exact once the data is there"
+        return _deal(fitting, min(params.steps, DEALT), params.batch_size, about.params.seed, held, note)
     longest = constants.LONGEST_CHAT_BYTES + constants.LONGER_PER_DOUBLING * log2(params.batch_size)
     length = padded(max(1, int(min(params.context_length, longest / about.chat_bytes_per_token))))
     held = max(1, about.params.data.max_instructions // 20) * length

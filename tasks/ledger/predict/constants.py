@@ -147,8 +147,20 @@ BPE_BYTES_PER_SECOND = 3.2e6
 ENCODE_BYTES_PER_SECOND = 2.5e6
 """Text that is read, tokenized and written per second and core."""
 
-CHATS_PER_SECOND = 520.0
-"""Chat examples made from Python source per second."""
+CHATS_PER_SECOND = 400.0
+"""Chat examples made from Python source, grouped and measured, per second."""
+
+ROWS_PER_SECOND, SIZES_PER_SECOND = 1000.0, 2000.0
+"""Rows of records read twice and grouped; conversations put into the chat template and tokenized."""
+
+GROUPED_BYTES = 1500.0
+"""Memory of a prompt that is compared with others: its signature, its key, its place in a group."""
+
+TURN_TOKENS = 6
+"""Tokens a chat template puts around a turn."""
+
+DOCTESTS = 600
+"""Questions in the docstrings of the standard library."""
 
 BYTES_PER_TOKEN = ((256, 1.0), (300, 1.52), (512, 2.13), (1024, 2.64), (4096, 3.39), (16384, 3.83), (49152, 4.1))
 """Vocabulary -> held-out bytes per token; between two rows, linear in the logarithm of the vocabulary."""
@@ -156,7 +168,7 @@ BYTES_PER_TOKEN = ((256, 1.0), (300, 1.52), (512, 2.13), (1024, 2.64), (4096, 3.
 PRETRAINED_BYTES_PER_TOKEN = (3.75, 3.2)
 """The same of a general tokenizer (SmolLM2's, 49,152 tokens) on the standard library's source, and on chats from it."""
 
-ACQUIRE_SECONDS = {"stdlib": 3.0, "package": 12.0}
+ACQUIRE_SECONDS = {"stdlib": 3.0, "doctests": 1.0, "package": 12.0}
 """Making a raw input that needs no network."""
 
 BYTES_PER_CHAT = 1500.0

@@ -12,7 +12,7 @@ from tasks.acquire import describe, is_descriptor, place
 from tasks.acquire.stdlib import Stdlib
 from tasks.core.errors import UserError
 from tasks.data.documents import PIECE
-from tasks.data.files import SUFFIXES
+from tasks.data.files import ALONE, RECORDS, SUFFIXES, readable
 from tasks.ledger.predict import constants
 
 
@@ -42,19 +42,18 @@ def source_text(source: Path) -> Text:
     """
     folder = place(source)
     if folder.exists():
-        found = [folder] if folder.is_file() else folder.rglob("*")
-        files = [path for path in found if path.is_file() and (path == folder or path.suffix in SUFFIXES)]
+        files = readable(folder)
         if not files:
-            raise UserError(f"data.source '{source}': no {' or '.join(SUFFIXES)} file in that folder")
+            raise UserError(f"data.source '{source}': no {' or '.join(SUFFIXES + ALONE)} file in that folder")
         return sum((_text(path, alone=len(files) == 1) for path in files), Text(0, 0))
     if is_descriptor(source) and isinstance(describe(source), Stdlib):
         return _stdlib_text()
     raise UserError(f"data.source '{source}': not there yet, so its size is not known")
 
 
-def acquiring_seconds(source: Path, init: Path) -> float:
+def acquiring_seconds(*sources: Path) -> float:
     """Seconds it takes to make raw inputs that aren't there yet; what a network brings can't be told."""
-    missing = [path for path in sorted({source, init}) if is_descriptor(path) and not place(path).exists()]
+    missing = [path for path in sorted({*sources}) if is_descriptor(path) and not place(path).exists()]
     return sum(constants.ACQUIRE_SECONDS.get(type(describe(path)).__name__.lower(), 0.0) for path in missing)
 
 
@@ -62,10 +61,11 @@ def _text(path: Path, alone: bool) -> Text:
     size = path.stat().st_size
     if path.suffix == ".parquet":
         return _parquet(path, size)
-    if path.suffix == ".jsonl":
+    if path.suffix in RECORDS:  # a row ends in a brace or a line end
         with path.open("rb") as file:
             start = file.read(1 << 20)
-        return Text(size, max(1, size * start.count(b"\n") // max(1, len(start))))
+        ends = start.count(b"},") if path.suffix == ".json" else start.count(b"\n")
+        return Text(size, max(1, size * ends // max(1, len(start))))
     return Text(size, max(1, size // PIECE) if alone else 1)
 
 
