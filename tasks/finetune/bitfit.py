@@ -86,7 +86,7 @@ class Bitfit(FinetuneTechnique):
     def refuse(self, config: Config) -> str:
         """No bias is there, and none can be."""
         if bias_layers(self.config_after(config)):
-            return ""
+            return super().refuse(config)
         kind, mend = config.get("model_type", "llama"), "choose another finetune.method"
         if not self.add and bias_layers({**config, **dict.fromkeys(FLAGS, True)}):
             mend = "set finetune.bitfit.add to true"

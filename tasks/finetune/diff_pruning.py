@@ -137,7 +137,7 @@ class DiffPruning(FinetuneTechnique):
 
     def refuse(self, config: Config) -> str:
         """Weights that are ternary."""
-        return refused(config, "finetune.diff_pruning", ALL)
+        return refused(config, "finetune.diff_pruning", ALL) or super().refuse(config)
 
 
 def _adapted(model: Any) -> list[str]:

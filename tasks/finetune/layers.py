@@ -40,8 +40,6 @@ class Layers(PartTechnique):
         else:
             wrong = [number for number in chosen if number >= count] if chosen else ["none"]
             found = f"layers_to_transform: found {', '.join(map(str, wrong))}" if wrong else ""
-        return (
-            f"finetune.layers.{found}; the model has {count} layers: name some of 0 to {count - 1}, or fewer"
-            if found
-            else ""
-        )
+        if not found:
+            return super().refuse(config)
+        return f"finetune.layers.{found}; the model has {count} layers: name some of 0 to {count - 1}, or fewer"

@@ -44,7 +44,7 @@ class Lisa(Rotating):
         """More layers than there are."""
         count = read(config).layers
         if self.n_layers <= count:
-            return ""
+            return super().refuse(config)
         return f"finetune.lisa.n_layers: found {self.n_layers}; the model has {count} layers: lower it, or use finetune.method full"
 
     def _count(self, config: Config) -> int:
