@@ -96,8 +96,6 @@ def rows(step: int) -> tuple[Any, Any]:
 
 def predicted(parameters: int, way: str) -> float:
     """The same from formulas alone."""
-    from math import prod
-
     from tasks.accounting import parameter_shapes
     from tasks.accounting import parameters as count
     from tasks.accounting.memory import activation_bytes
@@ -111,7 +109,7 @@ def predicted(parameters: int, way: str) -> float:
     )
     shapes, wide = list(parameter_shapes(config)), 2 if pure else 4
     optimizer = run["optimizer"]
-    gradients = max(map(prod, shapes)) if optimizer.in_backward else count(config)
+    gradients = optimizer.gradient_bytes(shapes) // 4
     state = 4 * count(config) if pure else optimizer.state_bytes(shapes)
     return (
         wide * count(config)

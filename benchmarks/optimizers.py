@@ -26,6 +26,7 @@ from tasks.training.schedule import Schedule
 CONTEXT, BATCH, HELD = 64, 4, 64
 RATE, SPREAD = 2e-3, (1.0, 3.0)
 RELATIVE = {"lion": 0.2, "adafactor": 10.0, "galore": 4.0, "schedule_free": 3.0, "sgd": 30.0, "lomo": 300.0}
+RELATIVE |= {"adalomo": 10.0, "mezo": 0.05}
 """The lower learning rate over AdamW's, where it is not AdamW's."""
 OUT = Path(__file__).parent / "results" / "optimizers.md"
 
@@ -85,13 +86,7 @@ def train(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * schedule.ratio(step, steps) * group.get("lr_scale", 1.0)
-        loss = next_token_loss(model, *deal(step))
-        if technique.in_backward:
-            with optimizer.moving(1.0):
-                loss.backward()
-        else:
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        _look(technique, optimizer, model, deal(step), step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     if technique.schedule_free:
@@ -100,6 +95,21 @@ def train(
         final = float(next_token_loss(model, *held))
     values = [value for row in optimizer.state_dict()["state"].values() for value in row.values()]
     return Result(final if isfinite(final) else float("inf"), sum(v.nbytes for v in values), max(gradients))
+
+
+def _look(technique: OptimizerTechnique, optimizer: Any, model: Any, batch: Any, step: int) -> None:
+    """What comes before an optimizer's step: gradients, clipped, or what it has instead of them."""
+    if technique.zeroth_order:
+        torch.manual_seed(step)
+        optimizer.estimate(lambda: float(next_token_loss(model, *batch)), 1.0)
+        return
+    loss = next_token_loss(model, *batch)
+    if technique.in_backward:
+        with optimizer.moving(1.0):
+            loss.backward()
+    else:
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
 
 
 def _watch(model: Any) -> list[int]:

@@ -10,6 +10,7 @@ from tasks.accounting.lora import linear_layers
 from tasks.acquire import is_descriptor, place
 from tasks.core.errors import UserError
 from tasks.deploy_profile import GGUF_ARCHITECTURES
+from tasks.finetune.conflicts import conflicts as tuning_conflicts
 from tasks.models import Config, experts, positions
 from tasks.models.load import read_config
 from tasks.models.quantized import BLOCK_IN, BLOCK_OUT
@@ -118,6 +119,7 @@ def _training(params: Params, config: Config) -> Iterator[str]:
     tuned = params.finetune
     if not tuned.steps:
         return
+    yield from tuning_conflicts(tuned)
     if why := tuned.technique.refuse(config):
         yield why
     elif not tuned.technique.merges:

@@ -77,7 +77,9 @@ def test_b_moves_as_much_faster_as_it_is_told(method: str) -> None:
         for group in built.param_groups:
             group["lr"] = 1e-3 * group.get("lr_scale", 1.0)
         loss = sum((parameter**2).sum() for _, parameter in named)
-        if optimizer.in_backward:
+        if optimizer.zeroth_order:
+            built.estimate(lambda values=named: float(sum((p.detach() ** 2).sum() for _, p in values)), 1e9)
+        elif optimizer.in_backward:
             with built.moving(1.0):
                 loss.backward()
         else:

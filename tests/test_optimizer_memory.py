@@ -36,7 +36,7 @@ def test_state_is_predicted_from_the_config(name: str) -> None:
 def test_the_plan_knows_the_optimizer() -> None:
     """Less state, and no gradients beside it, is less memory in training (a large batch: its peak is above the evaluation's)."""
     found = {}
-    for name in ("adamw", "lion", "lomo"):
+    for name in ("adamw", "lion", "lomo", "adalomo", "mezo"):
         params = chosen(pretrain__optimizer__method=name, pretrain__batch_size=256)
         found[name] = plan(params, MACHINE)["pretrain"]
     size, state, peak, kept = (
@@ -46,4 +46,8 @@ def test_the_plan_knows_the_optimizer() -> None:
     assert state["lomo"] == 0
     assert state["lion"] == 4 * size["lion"]
     assert kept["lion"] == 8 * size["lion"]
+    assert 0 < state["adalomo"] < size["adalomo"] / 10
+    assert peak["mezo"] < peak["lomo"] < peak["adalomo"] < peak["lion"]
+    assert found["mezo"]["activation_bytes/none"].value == 0
+    assert float(found["mezo"]["flops"].value or 0) == pytest.approx(float(found["adamw"]["flops"].value or 0) * 2 / 3)
     assert peak["lomo"] < peak["lion"] - 6 * size["lion"] < peak["adamw"] - 9 * size["lion"]

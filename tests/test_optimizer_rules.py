@@ -208,6 +208,10 @@ def test_lomo_moves_in_the_backward_pass_and_drops_gradients() -> None:
 @pytest.mark.parametrize(
     ("assignments", "said"),
     [
+        ({"method": "mezo", "gradient_checkpointing": "full"}, "pretrain.gradient_checkpointing: found full"),
+        ({"method": "mezo", "parallel.nproc_per_node": 2}, "pretrain.parallel.nproc_per_node: found 2"),
+        ({"method": "mezo", "precision": "fp16"}, "pretrain.precision: found fp16"),
+        ({"method": "mezo", "precision": "bf16_pure"}, "pretrain.precision: found bf16_pure"),
         ({"method": "schedule_free"}, "pretrain.schedule.shape: found cosine"),
         ({"method": "lomo", "gradient_accumulation_steps": 2}, "pretrain.gradient_accumulation_steps: found 2"),
         ({"method": "lomo", "parallel.nproc_per_node": 2}, "pretrain.parallel.nproc_per_node: found 2"),

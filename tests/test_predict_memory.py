@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ TOLERANCE = {
 METHODS = [name for name in Design.techniques() if name != "existing"]
 
 
-def saved_bytes(config: dict[str, Any], batch: int, context: int, bf16: bool) -> int:
+def saved_bytes(
+    config: dict[str, Any], batch: int, context: int, bf16: bool, begin: Callable[[Any], Any] = lambda model: model
+) -> int:
     """Bytes of the distinct storages autograd keeps for the backward pass of one step, parameters and buffers left out."""
     import torch
 
@@ -36,7 +39,7 @@ def saved_bytes(config: dict[str, Any], batch: int, context: int, bf16: bool) ->
     from tasks.training.loss import next_token_loss
     from tasks.training.saved import saving
 
-    model = new_model(config, 0).train()
+    model = begin(new_model(config, 0)).train()
     ids = torch.randint(0, config["vocab_size"], (batch, context), generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings(), saving(model) as found, autocast("bf16" if bf16 else "fp32"):
         warnings.simplefilter("ignore")  # of kernels that aren't installed

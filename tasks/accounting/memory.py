@@ -8,6 +8,7 @@ transformers' implementation in plain torch. `torch.autograd.graph.saved_tensors
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
@@ -27,6 +28,19 @@ CHECKPOINTING = ("none", "selective", "full")
 """Ways of gradient checkpointing, from most kept to least."""
 
 
+@dataclass(frozen=True)
+class Learning:
+    """Where in a model something is computed backward.
+
+    Attributes:
+        first: number of the lowest block that anything is; nothing is kept below it.
+        blocks: numbers of those whose matrices learn: they keep what they read.
+    """
+
+    first: int
+    blocks: frozenset[int]
+
+
 def activation_bytes(
     config: Config,
     tokens: int,
@@ -34,6 +48,7 @@ def activation_bytes(
     element: int = 4,
     labelled: float = 1.0,
     context: int | None = None,
+    learning: Learning | None = None,
 ) -> int:
     """Bytes autograd keeps between the forward and the backward pass of one step, without the weights.
 
@@ -45,15 +60,30 @@ def activation_bytes(
         element: bytes of an element in the matrix products: 4, or 2 under bfloat16 autocast.
         labelled: share of the tokens that have a label, and so logits.
         context: tokens of a sequence; None: all are one.
+        learning: which blocks learn; None: all.
     """
     anatomy = read(config)
-    blocks = [block_bytes_per_token(block, anatomy.width, element, context or tokens) for block in anatomy.blocks]
+    first = learning.first if learning else 0
+    passed = anatomy.blocks[first:]
+    blocks = [
+        block_bytes_per_token(
+            block, anatomy.width, element, context or tokens, learning is None or number in learning.blocks
+        )
+        for number, block in enumerate(passed, first)
+    ]
     inside = sum(blocks)
     if checkpointing != "none":
         inside = FULL * anatomy.width * len(blocks) + max(blocks, default=0.0)
     if checkpointing == "selective":
-        inside += sum(_results(block, element) for block in anatomy.blocks)
+        inside += sum(_results(block, element) for block in passed)
     return round(tokens * (inside + _ends(anatomy, element, labelled)))
+
+
+def forward_bytes(config: Config, tokens: int, element: int = 4, context: int | None = None) -> int:
+    """Bytes of a forward pass alone, without weights and logits: the stream, and the inside of one block at most."""
+    anatomy = read(config)
+    blocks = [block_bytes_per_token(block, anatomy.width, element, context or tokens) for block in anatomy.blocks]
+    return round(tokens * (FULL * anatomy.width + max(blocks, default=0.0)))
 
 
 def _results(block: Block, element: int) -> float:
@@ -77,16 +107,22 @@ def head_gradient_bytes(config: Config) -> int:
     return FULL * head.inputs * head.outputs
 
 
-def block_bytes_per_token(block: Block, width: int, element: int, context: int) -> float:
-    """What a block keeps of every token of a sequence of `context`."""
+def block_bytes_per_token(block: Block, width: int, element: int, context: int, learns: bool = True) -> float:
+    """What a block keeps of every token of a sequence of `context`.
+
+    Where it doesn't learn itself, and the gradient only passes: without what matrices read, but for the result of
+    attention, and without what norms made.
+    """
     recurrent = [part for part in block.mixings if isinstance(part, Scan | DeltaRule)]
     behind = any(matrix.order > 2 for matrix in block.matrices)
     # a recurrence's own norms and decays are in its factors
-    kept: float = 2 * FULL * ((width * (2 if behind else 1)) if recurrent else block.vectors)
+    kept: float = (2 if learns else 1) * FULL * ((width * (2 if behind else 1)) if recurrent else block.vectors)
+    attended = {part.order + 1 for part in block.mixings}
     ordered = sorted(block.matrices, key=attrgetter("order"))
-    for _, same in groupby(ordered, attrgetter("order")):
+    for order, same in groupby(ordered, attrgetter("order")):
         group = [matrix for matrix in same if ".experts." not in matrix.name]
-        kept += _read(group, width, element) + _gated(group, element)
+        kept += _gated(group, element)
+        kept += _read(group, width, element) if learns or order in attended else 0.0
     kept += sum(_routed(matrix, width) for matrix in block.matrices)
     return kept + sum(_mixed(block, part, element, context) for part in block.mixings)
 

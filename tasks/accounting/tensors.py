@@ -19,7 +19,7 @@ def parameter_shapes(config: Config) -> list[Shape]:
     anatomy = read(config)
     found: list[Shape] = [(anatomy.vocab, anatomy.width)]
     for block in anatomy.blocks:
-        found += _inside(block)
+        found += block_shapes(block)
     if anatomy.vectors:
         found.append((anatomy.vectors,))
     if not anatomy.tied:
@@ -29,7 +29,8 @@ def parameter_shapes(config: Config) -> list[Shape]:
     return found
 
 
-def _inside(block: Block) -> Iterator[Shape]:
+def block_shapes(block: Block) -> Iterator[Shape]:
+    """Shapes of a block's parameters, its vectors as one."""
     for matrix in block.matrices:
         shape = (matrix.outputs, matrix.inputs)
         stacked = matrix.copies > 1 and not matrix.module

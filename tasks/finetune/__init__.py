@@ -6,13 +6,18 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tasks.core.schema import Choice
 from tasks.finetune.adalora import AdaLora
+from tasks.finetune.badam import Badam
+from tasks.finetune.bitfit import Bitfit
 from tasks.finetune.boft import Boft
 from tasks.finetune.bottleneck import Bottleneck
+from tasks.finetune.diff_pruning import DiffPruning
 from tasks.finetune.dora import Dora
 from tasks.finetune.fourierft import FourierFT
 from tasks.finetune.full import Full
 from tasks.finetune.ia3 import Ia3
 from tasks.finetune.layer_norm import LayerNorm
+from tasks.finetune.layers import Layers
+from tasks.finetune.lisa import Lisa
 from tasks.finetune.llama_adapter import LlamaAdapter
 from tasks.finetune.loftq import LoftQ
 from tasks.finetune.lora import Lora
@@ -75,3 +80,8 @@ class Finetune(Choice):
     llama_adapter: LlamaAdapter = LlamaAdapter()
     bottleneck: Bottleneck = Bottleneck()
     full: Full = Full()
+    layers: Layers = Layers()
+    bitfit: Bitfit = Bitfit()
+    lisa: Lisa = Lisa()
+    badam: Badam = Badam()
+    diff_pruning: DiffPruning = DiffPruning()

@@ -19,6 +19,7 @@ class AdaLora(Targeted):
     """Low-rank update whose ranks go to the layers where they matter (arXiv:2303.10512)."""
 
     rank_field = "init_r"
+    reads_gradients = True
 
     init_r: PositiveInt = 12
     """Rank every layer begins with."""
@@ -55,9 +56,9 @@ class AdaLora(Targeted):
                 "cut between the first tinit and the last tfinal steps, and weighed for a step at least before",
                 "lower tinit or tfinal, or raise finetune.steps",
             )
-        if plan.optimizer.in_backward:
+        if not plan.optimizer.keeps_gradients:
             raise UserError(
-                "finetune.optimizer.method: it drops gradients in the backward pass, and finetune.adalora weighs ranks by them",
+                "finetune.optimizer.method: it leaves no gradients behind, and finetune.adalora weighs ranks by them",
                 "choose another optimizer, e.g. adamw",
             )
         return _Allocating(super().begin(base, plan).model, self.orth_reg_weight)

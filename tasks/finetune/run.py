@@ -12,6 +12,7 @@ from tasks.core.measure import Metrics, counted, measured
 from tasks.evaluate import Evaluate
 from tasks.evaluate.judge import judge
 from tasks.finetune import Finetune, chats
+from tasks.finetune.conflicts import conflicts
 from tasks.finetune.technique import Plan, Tuning
 from tasks.models.adapter import mark_unmerged
 from tasks.models.device import autocast, resolve_precision
@@ -39,6 +40,8 @@ def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain
     Raises:
         UserError: no chat fits, no chat template, or the technique doesn't fit the model.
     """
+    if params.steps and (wrong := list(conflicts(params))):
+        raise UserError("\n".join(wrong))
     tokenizer = load_tokenizer(pretrain)
     if params.steps:
         metrics = _train(params, seed, data, pretrain, tokenizer, out, job)
@@ -55,7 +58,7 @@ def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: A
     train, held = _chats(params, data, tokenizer)
     check_context("finetune.context_length", params.context_length, pretrain)
     technique, kept = params.technique, stored_dtype(pretrain)
-    size = sum(map(prod, weight_shapes(read_config(pretrain)).values()))
+    size = sum(map(prod, weight_shapes(technique.config_after(read_config(pretrain))).values()))
     precision = resolve_precision(params.precision)
     base = technique.load(pretrain)
     torch.manual_seed(seed)

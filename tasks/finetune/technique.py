@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from tasks import accounting
 from tasks.accounting.lora import Layer
+from tasks.accounting.memory import Learning
+from tasks.accounting.partial import frozen_forward_flops
 from tasks.core.schema import Technique
 from tasks.models import Config
 from tasks.models.quantized import quantization
@@ -70,11 +72,15 @@ class FinetuneTechnique(Technique):
         merges: whether the result can be one model without an adapter.
         frozen: whether the base's weights stay as they are, and may be kept in half precision.
         packs: whether several chats may share a row, each seeing its own alone.
+        rotates: whether what is trained changes within a run.
+        reads_gradients: whether its hooks read gradients after a step, so that the optimizer has to keep them till then.
     """
 
     merges: ClassVar[bool] = True
     frozen: ClassVar[bool] = True
     packs: ClassVar[bool] = True
+    rotates: ClassVar[bool] = False
+    reads_gradients: ClassVar[bool] = False
 
     @property
     def method(self) -> str:
@@ -103,8 +109,24 @@ class FinetuneTechnique(Technique):
         raise NotImplementedError
 
     def trained_shapes(self, config: Config) -> list[Shape]:
-        """Shapes of every tensor that is trained, by arithmetic alone: their sizes are what is predicted."""
+        """Shapes of every tensor that is trained at a time, by arithmetic alone: their sizes are what is predicted."""
         raise NotImplementedError
+
+    def kept_shapes(self, config: Config) -> list[Shape]:
+        """Shapes of every tensor that is trained at some time, which a checkpoint holds."""
+        return self.trained_shapes(config)
+
+    def learning(self, config: Config) -> Learning | None:
+        """Which blocks keep activations, at the most; None: all of them everything."""
+        return None
+
+    def config_after(self, config: Config) -> Config:
+        """The config of the merged model."""
+        return config
+
+    def beside_bytes(self, config: Config) -> int:
+        """Bytes of what is in memory in training beside the base, gradients, optimizer and activations."""
+        return 0
 
     def adapter_shapes(self, config: Config) -> list[Shape]:
         """Shapes of the float32 tensors that are delivered beside the base; none where the model itself is."""
@@ -114,9 +136,28 @@ class FinetuneTechnique(Technique):
         """Linear layers with a part beside them that keeps tensors of every token for the backward pass."""
         return []
 
+    def delivered(self, config: Config, stored: int, steps: int, seed: int) -> list[tuple[Shape, int]]:
+        """Shapes of the tensors that are delivered, each with its bytes per number.
+
+        Args:
+            config: of the base.
+            stored: bytes per number of the base as it is kept.
+            steps: of the run.
+            seed: of the run.
+        """
+        return [(shape, 4) for shape in self.adapter_shapes(config)]
+
     def flops_per_token(self, config: Config, context: int, labelled: float) -> float:
         """FLOPs of a token's forward and backward pass in a row of `context`, logits for a share `labelled` of them."""
         raise NotImplementedError
+
+    def mean_flops_per_token(self, config: Config, context: int, labelled: float, steps: int, seed: int) -> float:
+        """The same on average over a run, where what is trained changes within it."""
+        return self.flops_per_token(config, context, labelled)
+
+    def forward_flops_per_token(self, config: Config, context: int, labelled: float) -> float:
+        """FLOPs of a token's forward pass alone; that of the model, but for what a technique puts beside it."""
+        return frozen_forward_flops(self.config_after(config), context, labelled)
 
     def flops_per_pass(self, config: Config) -> float:
         """FLOPs of a forward and backward pass that don't grow with its tokens; a `Tuning` with some says `fixed`."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import prod
 from typing import Any
 
 from pydantic import Field
 
-from tasks.optimizers.technique import Named, OptimizerTechnique, Shape, decay_groups
+from tasks.optimizers.technique import Named, OptimizerTechnique, Shape, decay_groups, factored_bytes
 
 
 class Adafactor(OptimizerTechnique):
@@ -40,8 +39,4 @@ class Adafactor(OptimizerTechnique):
 
     def state_bytes(self, shapes: Iterable[Shape]) -> int:
         """A float32 per row and column of a matrix, or per number of a vector, and a float32 step per tensor."""
-        return sum(4 * _numbers(shape) + 4 for shape in shapes)
-
-
-def _numbers(shape: Shape) -> int:
-    return prod(shape[:-1]) + prod(shape[:-2]) * shape[-1] if len(shape) > 1 else prod(shape)
+        return sum(map(factored_bytes, shapes))

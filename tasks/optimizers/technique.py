@@ -24,17 +24,32 @@ class OptimizerTechnique(Technique):
             be updated apart from each other (FSDP, ZeRO).
         in_backward: whether it updates a tensor as soon as its gradient is there and then drops the gradient: no gradient
             can be accumulated over parts, and none is left to be clipped by its global norm.
+        zeroth_order: whether it estimates a slope from losses alone: nothing is computed backward, no gradient is there.
         schedule_free: whether it averages its own iterates, so that the learning rate must not be lowered towards the end.
     """
 
     elementwise: ClassVar[bool] = True
     in_backward: ClassVar[bool] = False
+    zeroth_order: ClassVar[bool] = False
     schedule_free: ClassVar[bool] = False
 
     @property
     def tensor_by_tensor(self) -> bool:
         """Whether it can be stepped one tensor at a time, and each be rounded after its step."""
-        return self.elementwise and not self.in_backward and not self.schedule_free
+        return self.elementwise and self.keeps_gradients and not self.schedule_free
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether all gradients of a step are there when it is asked to move, and after it has."""
+        return not self.in_backward and not self.zeroth_order
+
+    def gradient_bytes(self, shapes: Iterable[Shape]) -> int:
+        """Bytes of what lives at once of a step's float32 gradients: of the largest tensor's alone where each is dropped.
+
+        A zeroth-order one has noise in the place of a gradient, of one tensor at a time.
+        """
+        sizes = [prod(shape) for shape in shapes]
+        return 4 * (sum(sizes) if self.keeps_gradients else max(sizes, default=0))
 
     def build(self, named: Named, learning_rate: float, weight_decay: float) -> Any:
         """The optimizer, as a `torch.optim.Optimizer` whose `state_dict()` holds tensors and numbers only.
@@ -78,6 +93,12 @@ def elements(shapes: Iterable[Shape]) -> int:
 def adam_bytes(shape: Shape) -> int:
     """Two float32 moments per number, and a float32 step."""
     return 8 * prod(shape) + 4
+
+
+def factored_bytes(shape: Shape) -> int:
+    """A float32 per row and column of a matrix, or per number of a vector, and a float32 step."""
+    numbers = prod(shape[:-1]) + prod(shape[:-2]) * shape[-1] if len(shape) > 1 else prod(shape)
+    return 4 * numbers + 4
 
 
 def hidden(shapes: Iterable[Shape]) -> list[bool]:

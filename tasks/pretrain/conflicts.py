@@ -21,6 +21,11 @@ def conflicts(params: Pretrain) -> Iterator[str]:
             "pretrain.compile: found on; selective checkpointing chooses among operators that a compiled block no longer has: "
             "set it to auto or off, or pretrain.gradient_checkpointing to full or none"
         )
+    if params.gradient_checkpointing != "none" and optimizer.zeroth_order:
+        yield (
+            f"pretrain.gradient_checkpointing: found {params.gradient_checkpointing}; {method} computes nothing backward, so "
+            "nothing is kept for that: set it to none"
+        )
     yield from _parts(params)
     yield from _precision(params)
     yield from _depths(params)
@@ -47,6 +52,11 @@ def _precision(params: Pretrain) -> Iterator[str]:
         yield (
             f"pretrain.precision: found fp16; its gradients are scaled until the whole backward pass is done, and {method} "
             "doesn't wait for that: set it to bf16 or fp32"
+        )
+    if params.precision == "fp16" and optimizer.zeroth_order:
+        yield (
+            f"pretrain.precision: found fp16; {method} takes the difference of two losses, which float16 rounds away: set it "
+            "to fp32 or bf16"
         )
     if params.precision == "bf16_pure" and not optimizer.tensor_by_tensor:
         yield (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from tasks.core.errors import UserError
@@ -25,7 +26,7 @@ class Gradient:
         trained: the tensors that are trained.
         settings: of the run.
         world: the workers.
-        optimizer: of the run; asked only if it moves tensors in the backward pass.
+        optimizer: of the run; asked only if it moves tensors in the backward pass, or finds its own slope.
         objective: what `module` learns; it prepares a part before it is computed.
     """
 
@@ -39,6 +40,7 @@ class Gradient:
         objective: Objective | None = None,
     ) -> None:
         self.module, self.trained, self.settings, self.world = module, trained, settings, world
+        self.optimizer = optimizer
         self.moving = optimizer if settings.optimizer.in_backward else None
         self.objective = objective or Objective()
         self._scaling = LossScale() if settings.precision == "fp16" else None
@@ -51,6 +53,17 @@ class Gradient:
         Raises:
             UserError: there are fewer sequences than parts.
         """
+        scale = self._scaling.scale if self._scaling else 1.0
+        learned = self._each(batch, lambda total, weight: self._backward(total * (scale * weight)))
+        return {**learned, "grad_norm": self._norm(scale)}
+
+    def _each(self, batch: Batch, use: Callable[[Any, float], None]) -> dict[str, float]:
+        """Send the step's `batch` through in parts; what the history shows of it, over all workers.
+
+        Args:
+            batch: whole, of all workers.
+            use: told a part's loss and its weight in the step's.
+        """
         whole = batch.labelled
         parts = list(self.world.share(batch).parts(self.settings.gradient_accumulation_steps))
         if len(parts) < self.settings.gradient_accumulation_steps:
@@ -59,7 +72,6 @@ class Gradient:
                 f"of a step has {len(parts)} sequences",
                 "lower it, or raise pretrain.batch_size",
             )
-        scale = self._scaling.scale if self._scaling else 1.0
         shown: dict[str, Any] = {}
         for number, part in enumerate(parts, 1):
             share = part.labelled / whole if whole else 0.0
@@ -67,13 +79,12 @@ class Gradient:
             with self.world.syncing(self.module, number == len(parts)):
                 with autocast(self.settings.precision):
                     total, values = self.module(part.inputs, part.labels, part.extras)
-                self._backward(total * (scale * self.world.weight(part.labelled, whole)))
+                use(total, self.world.weight(part.labelled, whole))
             for name, value in values.items():
                 shown[name] = shown.get(name, 0.0) + value * share
         if self.objective.outside:
             shown[OUTSIDE] = self.objective.spent()
-        learned = self.world.total({name: float(value) for name, value in shown.items()})
-        return {**learned, "grad_norm": self._norm(scale)}
+        return self.world.total({name: float(value) for name, value in shown.items()})
 
     def rehearse(self, graph: Any, batch: Batch) -> None:
         """A gradient of `graph` for whoever watches its operators; nothing moves."""

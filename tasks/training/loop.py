@@ -23,6 +23,7 @@ from tasks.training.settings import WINDOW, Settings
 from tasks.training.watching import shown
 from tasks.training.work import Work
 from tasks.training.world import World
+from tasks.training.zeroth_order import Slope
 
 LAST = 20
 """Steps whose mean loss is the ledger's `train_loss`."""
@@ -64,9 +65,9 @@ class Loop:
         named = self.graph.trained()
         optimizer = self.world.optimizer(settings.optimizer, named, settings.learning_rate, settings.weight_decay)
         self.optimizer = steps_of(optimizer, settings.optimizer, settings.precision)
-        self.gradient = Gradient(
-            self.module, [p for _, p in named], settings, self.world, self.optimizer, self.objective
-        )
+        kind = Slope if settings.optimizer.zeroth_order else Gradient
+        trained = [p for _, p in named]
+        self.gradient = kind(self.module, trained, settings, self.world, self.optimizer, self.objective)
         self.work = Work(self.graph, self.module, self.objective, self.hooks, settings, self.world, self._rehearse)
         self.balance = BiasBalance(model, self.world.total_tensor)
         self.saved = Saved(self.graph, settings, self.world)

@@ -98,10 +98,13 @@ def cross_entropy(causal: Any, hidden: Any, labels: Any) -> Any:
         rows, targets = hidden.flatten(0, 1), labels.flatten()
     else:
         rows, targets = hidden[labelled], labels[labelled]
-    if rows.requires_grad and len(targets) and type(head) is torch.nn.Linear and head.bias is None:
-        from tasks.training.kernels.cross_entropy import chunked_cross_entropy
+    if len(targets) and type(head) is torch.nn.Linear and head.bias is None:
+        from tasks.training.kernels.cross_entropy import chunked_cross_entropy, chunked_loss
 
-        return chunked_cross_entropy(rows, head.weight, targets)
+        if rows.requires_grad:
+            return chunked_cross_entropy(rows, head.weight, targets)
+        if not torch.is_grad_enabled():
+            return chunked_loss(rows, head.weight, targets)
     return torch.nn.functional.cross_entropy(head(rows).float(), targets)
 
 

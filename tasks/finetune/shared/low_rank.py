@@ -55,6 +55,11 @@ class Targeted(PeftTechnique):
         whole = lora.training_flops_per_token(config, context, self.rank, self.target_modules)
         return whole - 2 * lora.head_flops(config) * (1 - labelled)
 
+    def forward_flops_per_token(self, config: Config, context: int, labelled: float) -> float:
+        """The model's, and the adapter's."""
+        adapter = 2 * lora.trainable_parameters(config, self.rank, self.target_modules)
+        return super().forward_flops_per_token(config, context, labelled) + adapter
+
     def refuse(self, config: Config) -> str:
         """Layers that aren't there, can't be adapted or are smaller than the rank; weights that can't be trained on."""
         fields = f"finetune.{self.method}"

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.accounting.memory import CHECKPOINTING, activation_bytes, head_gradient_bytes, weight_copy_bytes
+from tasks.accounting.memory import (
+    CHECKPOINTING,
+    activation_bytes,
+    forward_bytes,
+    head_gradient_bytes,
+    weight_copy_bytes,
+)
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.quality import scoring_memory
 from tasks.ledger.predict.steps import Steps
@@ -45,17 +51,24 @@ def memory_parts(about: Subject, steps: Steps, weights: float) -> Parts:
     element = 4 if steps.dtype == "float32" else 2
     adapters = int(tokens * steps.elements / 2 * element)
     ways = {
-        way: activation_bytes(about.config, int(tokens), way, element, steps.labelled, steps.largest) + adapters
+        way: activation_bytes(about.config, int(tokens), way, element, steps.labelled, steps.largest, steps.learning)
+        + adapters
         for way in CHECKPOINTING
     }
+    forward = 0
+    if not steps.backward:
+        ways, forward = (
+            dict.fromkeys(CHECKPOINTING, 0),
+            forward_bytes(about.config, int(tokens), element, steps.largest),
+        )
     kept = ways[steps.checkpointing]
     logits = constants.LOGIT_BYTES * chunk_of_logits(about.anatomy.vocab, tokens * steps.labelled)
-    if steps.trained >= about.anatomy.parameters:  # an adapter leaves the output layer as it is
+    if steps.head and steps.backward:
         logits += head_gradient_bytes(about.config)
     shapes = constants.SHAPE_BYTES * (steps.lengths - 1) if element == 2 else 0
-    wasted = constants.FRAGMENTED * kept
+    wasted = constants.FRAGMENTED * (kept + forward)
     copies = 0 if steps.pure else weight_copy_bytes(about.config, element)
-    passing = copies + logits + wasted + shapes
+    passing = copies + logits + wasted + shapes + forward
     share = 0.5 if steps.pure else 1.0  # gradients and moments in bfloat16
     return Parts(weights, share * (steps.gradients + steps.state), ways, kept, passing)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tasks.accounting.memory import Learning
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -21,6 +23,10 @@ class Steps:
         checkpoints: how often trained weights and optimizer state are written.
         state: bytes of the optimizer's state.
         gradients: bytes of the gradients that live at once.
+        saved: parameters that are trained at some time, which a checkpoint holds.
+        head: whether the output layer is trained.
+        backward: whether anything is computed backward.
+        learning: which blocks learn; None: all.
         lengths: how many different lengths of batch there are.
         longest: tokens of a sequence in the largest batch, which decides the memory; 0: `context`.
         parts: that a step's batch is computed in.
@@ -39,6 +45,10 @@ class Steps:
     checkpoints: int
     state: int
     gradients: int
+    saved: int
+    head: bool
+    backward: bool = True
+    learning: Learning | None = None
     lengths: int = 1
     longest: int = 0
     parts: int = 1

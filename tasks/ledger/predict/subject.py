@@ -76,8 +76,10 @@ class Subject:
     def adapter_bytes(self) -> int:
         """Of the file an adapter is delivered in; 0 where there is none."""
         tuned = self.params.finetune
-        shapes = tuned.technique.adapter_shapes(self.config) if tuned.steps else []
-        return sum(4 * prod(shape) + constants.TENSOR_HEADER_BYTES for shape in shapes)
+        if not tuned.steps:
+            return 0
+        tensors = tuned.technique.delivered(self.config, self.stored, tuned.steps, self.params.seed)
+        return sum(element * prod(shape) + constants.TENSOR_HEADER_BYTES for shape, element in tensors)
 
     @property
     def weight_bytes(self) -> int:

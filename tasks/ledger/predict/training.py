@@ -40,13 +40,16 @@ def pretrain(about: Subject) -> Metrics:
         tokens=params.batch_size * params.context_length,
         context=params.context_length,
         labelled=1.0,
-        flops=accounting.training_flops_per_token(about.config, params.context_length) * _again(about) + extra.flops,
+        flops=_flops(about) + extra.flops * (2 / 3 if optimizer.zeroth_order else 1),
         elements=0.0,
         trained=size + extra.parameters,
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
         state=optimizer.state_bytes(shapes),
-        gradients=4 * (max(map(prod, shapes)) if optimizer.in_backward else size + extra.parameters),
+        gradients=optimizer.gradient_bytes(shapes),
+        saved=size + extra.parameters,
+        head=True,
+        backward=not optimizer.zeroth_order,
         parts=params.gradient_accumulation_steps,
         checkpointing=params.gradient_checkpointing,
         pure=params.precision == "bf16_pure",
@@ -62,20 +65,20 @@ def pretrain(about: Subject) -> Metrics:
     return communication(about, metrics, passes) | expected_loss(about, steps.count * steps.tokens)
 
 
-def _again(about: Subject) -> float:
-    """What blocks that are computed again multiply a token's FLOPs by: one more forward pass of everything but the head."""
+def _flops(about: Subject) -> float:
+    """Of a token: forward and backward, with one more forward pass of all but the head where blocks are computed again."""
     params = about.params.pretrain
-    if params.gradient_checkpointing != "full":
-        return 1.0
+    if params.optimizer.technique.zeroth_order:
+        return 2 * accounting.forward_flops_per_token(about.config, params.context_length)
     whole = accounting.training_flops_per_token(about.config, params.context_length)
-    return 1.0 + (whole / 3 - about.anatomy.head_matrix.flops) / whole
+    again = whole / 3 - about.anatomy.head_matrix.flops if params.gradient_checkpointing == "full" else 0.0
+    return whole + again
 
 
 def finetune(about: Subject) -> Metrics:
     """Training on chats, of an adapter or of every weight; one evaluation of the result."""
     params, technique = about.params.finetune, about.params.finetune.technique
     made = batches(about)
-    size = accounting.parameters(about.config)
     shapes = technique.trained_shapes(about.config)
     trained, optimizer = sum(map(prod, shapes)), params.optimizer.technique
     layers = technique.adapted_layers(about.config)
@@ -84,7 +87,7 @@ def finetune(about: Subject) -> Metrics:
         tokens=params.batch_size * made.row,
         context=max(1, round(made.row)),
         labelled=made.labelled,
-        flops=made.mean(lambda length: technique.flops_per_token(about.config, length, made.labelled))
+        flops=made.mean(lambda length: _tuning_flops(about, length, made.labelled))
         + technique.flops_per_pass(about.config) / (params.batch_size * made.row),
         elements=sum(
             constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in layers
@@ -93,24 +96,38 @@ def finetune(about: Subject) -> Metrics:
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
         state=optimizer.state_bytes(shapes),
-        gradients=4 * (max(map(prod, shapes), default=0) if optimizer.in_backward else trained),
+        gradients=optimizer.gradient_bytes(shapes),
+        saved=sum(map(prod, technique.kept_shapes(about.config))),
+        learning=technique.learning(about.config),
+        head=(about.anatomy.vocab, about.anatomy.width) in shapes,
+        backward=not optimizer.zeroth_order,
         lengths=len(made.lengths),
         longest=max(made.lengths),
     )
     held = 2 * made.held if params.steps else 0
     base = technique.base_bytes(about.config, about.stored, about.machine.native_bf16)
-    metrics = _trained(about, "finetune", steps, held, base)
-    metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
+    metrics = _trained(about, "finetune", steps, held, base, Beside(held=technique.beside_bytes(about.config)))
+    after = replace(about, config=technique.config_after(about.config)) if params.steps else about
+    size = accounting.parameters(after.config)
+    metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(after)}
     if about.weight_bytes > size * about.stored:
         metrics["model_bytes"] = modelled(about.weight_bytes, f"parameters x {about.stored} bytes, and the adapter")
     metrics["flops"] = replace(metrics["flops"], note=f"{metrics['flops'].note}; lengths of batches: {made.note}")
     if not (adapter := about.adapter_bytes):
         return metrics
-    note = "tensors of the adapter x 4 bytes + header"
+    note = "tensors of the adapter x their bytes + header"
     return metrics | {
         "adapter_bytes": modelled(adapter, note),
         "delivery_bytes": modelled(adapter, f"adapter alone: {note}"),
     }
+
+
+def _tuning_flops(about: Subject, length: int, labelled: float) -> float:
+    """Of a token of a row of `length`, on average over the steps."""
+    params, technique = about.params.finetune, about.params.finetune.technique
+    if params.optimizer.technique.zeroth_order:
+        return 2.0 * float(technique.forward_flops_per_token(about.config, length, labelled))
+    return float(technique.mean_flops_per_token(about.config, length, labelled, params.steps, about.params.seed))
 
 
 def _kept(about: Subject) -> Metrics:
@@ -120,7 +137,7 @@ def _kept(about: Subject) -> Metrics:
 
 
 def _checkpoint(steps: Steps) -> int:
-    return 4 * steps.trained + steps.state
+    return 4 * steps.saved + steps.state
 
 
 def _trained(
@@ -148,7 +165,9 @@ def _trained(
         metrics |= {
             "trainable_parameters": modelled(steps.trained, "exact, from the config"),
             "optimizer_bytes": modelled(steps.state, "the optimizer's state, from the shapes of what is trained"),
-            "checkpoint_bytes": modelled(_checkpoint(steps), "trainable parameters, float32, and optimizer state"),
+            "checkpoint_bytes": modelled(
+                _checkpoint(steps), "everything trained at some time, float32, and optimizer state"
+            ),
             **{f"activation_bytes/{way}": modelled(kept, KEPT[way]) for way, kept in parts.ways.items()},
             "training_seconds": modelled(training.wall, "products at the GEMM rate + elements at the bandwidth"),
             "tokens_per_second": modelled(steps.tokens * steps.count / training.wall, "tokens / training_seconds"),

@@ -1,4 +1,4 @@
-"""The optimizer behind `lomo`."""
+"""The optimizer behind `lomo` and `adalomo`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,27 @@ from typing import Any
 
 import torch
 
+from tasks.optimizers.shared.rule import Direction, RuleOptimizer
+from tasks.optimizers.shared.ruled import Place
 
-class InBackward(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not followed
+
+class InBackward(RuleOptimizer):
     """Moves tensors in the backward passes that run inside `moving`; `step` has nothing left to do.
 
     Args:
         groups: as torch takes them, each with `weight_decay`.
         learning_rate: of all of them.
+        direction: the rule.
+        places: of every tensor.
 
     Attributes:
         grad_norm: of all gradients of the last `moving`, before they were limited.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], learning_rate: float) -> None:
-        super().__init__(groups, {"lr": learning_rate})
+    def __init__(
+        self, groups: list[dict[str, Any]], learning_rate: float, direction: Direction, places: dict[Any, Place]
+    ) -> None:
+        super().__init__(groups, learning_rate, direction, places)
         self.grad_norm = 0.0
         self._squares: list[Any] = []
         self._max_norm: float | None = None
@@ -53,9 +60,8 @@ class InBackward(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not f
     def _move(self, parameter: Any) -> None:
         if self._max_norm is None:
             return
-        group, norm = self._group[parameter], parameter.grad.norm()
+        norm = parameter.grad.norm()
         self._squares.append(norm.square())
         parameter.grad.mul_((self._max_norm / norm.clamp_min(1e-6)).clamp(max=1.0))
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(parameter.grad, alpha=-group["lr"])
+        self.move(parameter, self._group[parameter])
         parameter.grad = None

@@ -38,6 +38,11 @@ def refusals(parallel: Parallel, batch_size: int, optimizer: OptimizerTechnique)
             f"{WHERE}.sync_every: found {parallel.sync_every}; workers that train apart exchange no gradients: set strategy "
             "to ddp and comm_hook to none, or sync_every to 1"
         )
+    if optimizer.zeroth_order:
+        yield (
+            f"pretrain.optimizer.method: {name} exchanges no gradients, and these workers nothing else "
+            f"({WHERE}.nproc_per_node: found {parallel.nproc_per_node}, nnodes: found {parallel.nnodes}): use one worker, or adamw"
+        )
     if optimizer.in_backward:
         yield (
             f"pretrain.optimizer.method: {name} updates before gradients are exchanged ({WHERE}.nproc_per_node: found "
