@@ -16,6 +16,9 @@ PATH = report.FOLDER / "report.html"
 """Where the page goes unless told otherwise."""
 
 TRAINED = ("pretrain", "finetune")
+ANSWERS = {"pretrain": "Base model", "finetune": "Finetuned model"}
+"""Stage -> whose answer it is, beside questions."""
+
 _CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "�")
 
 
@@ -40,6 +43,7 @@ def render(life: Lifecycle) -> str:
 
 def _context(life: Lifecycle) -> dict[str, Any]:
     compared, scaled = predicted.comparisons(life), scaling.section(life)
+    prompts = list(dict.fromkeys(prompt for texts in life.samples.values() for prompt in texts))
     return {
         "life": life,
         "methods": tables.MEANING,
@@ -66,7 +70,9 @@ def _context(life: Lifecycle) -> dict[str, Any]:
         "has_p99": any("p99" in marks for marks in delivery.marks(life).values()),
         "latency_plot": plots.latency(delivery.marks(life)),
         "sizes_plot": plots.sizes(delivery.sizes(life)),
-        "prompts": list(dict.fromkeys(prompt for texts in life.samples.values() for prompt in texts)),
+        "prompts": prompts,
+        "continued": [prompt for prompt in prompts if prompt not in life.references],
+        "answers": ANSWERS,
         "provenance": provenance,
         "stage_order": list(STAGES),
     }

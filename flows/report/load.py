@@ -36,6 +36,7 @@ class Lifecycle:
         reports: as `tasks.ledger.report.read` gives them, at the prices of params.yaml, cleared of absolute paths.
         histories: rows in order of steps.
         samples: prompt -> the model's text.
+        references: prompt -> the answer that was given, where it is a question; of all stages together, not by stage.
         lock: the stages of dvc.lock.
         blueprint: the transformers config that `design` wrote.
         commit: the git commit, "-dirty" appended where files differ; None outside git.
@@ -46,6 +47,7 @@ class Lifecycle:
     reports: dict[str, dict[str, Any]]
     histories: dict[str, list[Row]]
     samples: dict[str, dict[str, str]]
+    references: dict[str, str]
     lock: dict[str, Any]
     blueprint: dict[str, Any]
     commit: str | None
@@ -105,11 +107,12 @@ def read() -> Lifecycle:
         raise UserError("nothing to report yet: run `leanlm run`")
     damaged: list[str] = []
     histories = {stage: rows for stage in reports if (rows := _history(stage, damaged))}
-    samples = {stage: texts for stage in reports if (texts := _samples(stage, damaged))}
+    references: dict[str, str] = {}
+    samples = {stage: texts for stage in reports if (texts := _samples(stage, references, damaged))}
     lock = (read_yaml(LOCK).get("stages") or {}) if LOCK.exists() else {}
     blueprint = _json(ARTIFACTS / "design" / "blueprint.json", damaged)
     blueprint = blueprint if isinstance(blueprint, dict) else {}
-    return Lifecycle(params, reports, histories, samples, lock, blueprint, _commit(), damaged)
+    return Lifecycle(params, reports, histories, samples, references, lock, blueprint, _commit(), damaged)
 
 
 def cleared(value: Any) -> Any:
@@ -155,14 +158,17 @@ def _numbers(row: Mapping[str | Any, str | Any]) -> Row:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _samples(stage: str, damaged: list[str]) -> dict[str, str]:
+def _samples(stage: str, references: dict[str, str], damaged: list[str]) -> dict[str, str]:
+    """Prompt -> text; the answers that were given go into `references`."""
     path = ARTIFACTS / stage / "samples.json"
     entries = _json(path, damaged)
     try:
-        return {str(entry["prompt"]): str(entry["text"]) for entry in entries or []}
+        found = {str(entry["prompt"]): str(entry["text"]) for entry in entries or []}
+        references |= {str(entry["prompt"]): str(entry["reference"]) for entry in entries or [] if "reference" in entry}
     except (KeyError, TypeError) as error:
         damaged.append(f"{path.as_posix()} is damaged ({error!r}).")
         return {}
+    return found
 
 
 def _json(path: Path, damaged: list[str]) -> Any:

@@ -11,7 +11,8 @@ from tasks.compress.workbench import Workbench
 from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, counted, measured
-from tasks.evaluate import Evaluate
+from tasks.evaluate import BESIDE, Evaluate, harness
+from tasks.evaluate.judge import figures, judged
 from tasks.evaluate.loyalty import compare
 from tasks.evaluate.robustness import NOTE as MISTYPED
 from tasks.evaluate.robustness import robustness
@@ -61,7 +62,7 @@ def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune
         raise UserError(f"compress.{params.method}: {error.message}", error.hint) from None
     write_samples(compressed, tokenizer, data, out, evaluate)
     before, after = weight_bytes(finetune), weight_bytes(out)
-    files = [path for path in out.rglob("*") if path.is_file() and path.name != "samples.json"]
+    files = [path for path in out.rglob("*") if path.is_file() and path.name not in BESIDE]
     delivered = sum(path.stat().st_size for path in files)
     return {
         **quality,
@@ -91,6 +92,8 @@ def _measure(
         "probability_loyalty": measured(loyalty.probability, loyalty.note),
         "fidelity_kl_nats": measured(loyalty.kl_nats, loyalty.note),
         "robustness_bits_per_byte": measured(mistyped, MISTYPED),
+        **figures(harness.run(compressed, tokenizer, data, evaluate, job)),
+        **figures(judged(finetune, data, evaluate, job).tasks, "_before"),
         "evaluation_seconds": measured(time.perf_counter() - started, "both models"),
     }
 

@@ -17,7 +17,7 @@ from tasks.deploy_profile import DeployProfile
 from tasks.deploy_profile.figures import file_metrics
 from tasks.deploy_profile.gguf_export import Exported, Exporter
 from tasks.deploy_profile.profile import profile
-from tasks.evaluate import Evaluate
+from tasks.evaluate import BESIDE, Evaluate
 from tasks.models import Config, positions
 from tasks.models.adapter import positions_taken
 from tasks.models.load import load_tokenizer, read_config, weight_bytes
@@ -66,7 +66,7 @@ def _check_length(params: DeployProfile, config: Config, virtual: int) -> None:
 
 
 def _export(params: DeployProfile, compress: Path, out: Path, job: Job) -> list[Exported]:
-    shutil.copytree(compress, out / "safetensors", ignore=shutil.ignore_patterns("samples.json"), dirs_exist_ok=True)
+    shutil.copytree(compress, out / "safetensors", ignore=shutil.ignore_patterns(*BESIDE), dirs_exist_ok=True)
     if not params.gguf:
         return []
     exporter = Exporter(compress)

@@ -1,10 +1,18 @@
-"""Quality of a model: bits per byte, loyalty, fidelity, robustness, samples. Its parameters are shared by every stage."""
+"""Quality of a model: bits per byte, tasks, loyalty, fidelity, robustness, samples. Its parameters are shared by every stage."""
 
 from __future__ import annotations
 
 from pydantic import PositiveInt
 
 from tasks.core.schema import Section
+
+SAMPLES, SCORE = "samples.json", "score.json"
+BESIDE = (SAMPLES, SCORE)
+"""What judging a model leaves in its folder; no part of the model."""
+
+CHATS, VERIFIABLE, CODE = "chats", "verifiable", "code"
+LOCAL = (CHATS, VERIFIABLE, CODE)
+"""Tasks that need no network."""
 
 
 class Evaluate(Section):
@@ -18,3 +26,9 @@ class Evaluate(Section):
     """Sequences per forward pass."""
     sample_tokens: PositiveInt = 48
     """Length of the samples shown before and after each stage."""
+    tasks: tuple[str, ...] = ()
+    """Tasks a model is judged by: chats, verifiable (both: held-out answers of the data), code (its programs are run), or lm-eval's by name, from the hub."""
+    task_examples: PositiveInt = 16
+    """Examples per task, spread evenly over those there are."""
+    task_tokens: PositiveInt = 32
+    """Longest answer in the tasks chats, verifiable and code; code wants 256."""

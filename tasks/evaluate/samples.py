@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 
-from tasks.evaluate import Evaluate
+from tasks.evaluate import SAMPLES, Evaluate
 from tasks.evaluate.text import read_texts
 from tasks.models.chat import chat_text
 from tasks.models.soft_prompt import virtual_tokens
@@ -20,20 +21,29 @@ CHAT_PROMPTS = 2
 PROMPT_TOKENS = 48
 
 
-def prompts(tokenizer: Any, data: Path) -> list[tuple[str, list[int]]]:
-    """The prompts as shown and as token ids: openings of held-out texts, and held-out questions."""
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is to go on with: as shown, as token ids, and what a person answered; None where nobody asked."""
+
+    shown: str
+    ids: list[int]
+    reference: str | None = None
+
+
+def prompts(tokenizer: Any, data: Path) -> list[Prompt]:
+    """Openings of held-out texts, and held-out questions."""
     found = []
     for text in read_texts(data)[:TEXT_PROMPTS]:
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:PROMPT_TOKENS]
-        found.append((tokenizer.decode(ids), ids))
+        found.append(Prompt(tokenizer.decode(ids), ids))
     if tokenizer.chat_template:
         found += _questions(tokenizer, data / "instructions" / "test.jsonl")
-    return [(shown, ids) for shown, ids in found if ids]
+    return [prompt for prompt in found if prompt.ids]
 
 
-def _questions(tokenizer: Any, path: Path) -> list[tuple[str, list[int]]]:
+def _questions(tokenizer: Any, path: Path) -> list[Prompt]:
     """What was asked before the first answer, as the model is asked; a chat the template refuses is passed over."""
-    found: list[tuple[str, list[int]]] = []
+    found: list[Prompt] = []
     with path.open(encoding="utf-8") as file:
         chats = [json.loads(line)["messages"] for line in file]
     for chat in chats:
@@ -43,18 +53,20 @@ def _questions(tokenizer: Any, path: Path) -> list[tuple[str, list[int]]]:
         with suppress(TemplateError):
             if question:
                 text = chat_text(tokenizer, question, add_generation_prompt=True)
-                found.append((question[-1]["content"], tokenizer(text, add_special_tokens=False)["input_ids"]))
+                ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+                answer = chat[len(question)]["content"] if len(question) < len(chat) else None
+                found.append(Prompt(question[-1]["content"], ids, answer))
     return found
 
 
 def write_samples(model: Any, tokenizer: Any, data: Path, out: Path, params: Evaluate) -> None:
-    """Write `samples.json` into `out`: [{"prompt", "text"}]."""
+    """Write `samples.json` into `out`: [{"prompt", "text"}], of questions "reference" as well: the answer that was given."""
     import torch
 
     limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20) - virtual_tokens(model)
     rows = []
-    for shown, ids in prompts(tokenizer, data):
-        kept = ids[-(limit - params.sample_tokens) :] if limit > params.sample_tokens else ids[-1:]
+    for prompt in prompts(tokenizer, data):
+        kept = prompt.ids[-(limit - params.sample_tokens) :] if limit > params.sample_tokens else prompt.ids[-1:]
         inputs = torch.tensor([kept], device=model.device)
         with torch.inference_mode():
             made = model.generate(
@@ -64,5 +76,6 @@ def write_samples(model: Any, tokenizer: Any, data: Path, out: Path, params: Eva
                 do_sample=False,
                 pad_token_id=tokenizer.eos_token_id,
             )
-        rows.append({"prompt": shown, "text": tokenizer.decode(made[0, len(kept) :], skip_special_tokens=True)})
-    (out / "samples.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        row = {"prompt": prompt.shown, "text": tokenizer.decode(made[0, len(kept) :], skip_special_tokens=True)}
+        rows.append(row if prompt.reference is None else row | {"reference": prompt.reference})
+    (out / SAMPLES).write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

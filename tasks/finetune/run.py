@@ -48,7 +48,7 @@ def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain
     else:
         copy_model(pretrain, out)
         metrics = {"trainable_parameters": counted(0), "parameters": counted(count_parameters(load_model(out)))}
-    metrics |= judge(out, data, evaluate, job)
+    metrics |= judge(out, data, evaluate, job, before=pretrain)
     return {"delivery_bytes": counted(weight_bytes(out), "weights")} | metrics
 
 

@@ -27,6 +27,7 @@ LEAST = {
     "evaluate.max_bytes": 1000,
     "evaluate.batch_size": 1,
     "evaluate.sample_tokens": 1,
+    "evaluate.task_examples": 1,
     "deploy_profile.repeats": 1,
     "deploy_profile.max_new_tokens": 2,
     "pretrain.steps": 1,
@@ -121,6 +122,8 @@ def knobs(params: Params, about: Subject) -> list[Knob]:
     values = {name: _value(params, name) for name in LEAST}
     if values["data.max_documents"] is None:
         values["data.max_documents"] = about.documents
+    if not params.evaluate.tasks:
+        del values["evaluate.task_examples"]
     if params.data.tokenizer.method != "train":
         del values["data.tokenizer.train.max_bytes"]
     else:

@@ -129,6 +129,20 @@ _METRICS = (
     Metric("validation_loss_before", "quality", "nat/token", "lower", "The same before the stage.", SURVEY),
     Metric("bits_per_byte", "quality", "bit/B", "lower", "Code length of held-out text under the model.", OWN),
     Metric("bits_per_byte_before", "quality", "bit/B", "lower", "The same before the stage.", OWN),
+    Metric(
+        "forgetting_bits_per_byte",
+        "quality",
+        "bit/B",
+        "lower",
+        "bits_per_byte of held-out text less that before.",
+        "arXiv:2308.08747",
+    ),
+    Metric(
+        "task_score", "quality", "", "higher", "A task's metric, where higher is better, on held-out examples.", OWN
+    ),
+    Metric("task_score_before", "quality", "", "higher", "The same before the stage.", OWN),
+    Metric("task_loss", "quality", "", "lower", "A task's metric, where lower is better, on held-out examples.", OWN),
+    Metric("task_loss_before", "quality", "", "lower", "The same before the stage.", OWN),
     Metric("perplexity", "quality", "", "lower", "exp(loss per token) on held-out text.", SURVEY),
     Metric(
         "label_loyalty",

@@ -141,7 +141,7 @@ def _rung(plan: Plan, member: Family, steps: int) -> Rung:
         blueprint=config,
         pretrain=planned.model_copy(update=changes).model_dump(mode="json"),
         # the same ruler; what it would write for reading is cut short
-        evaluate=params.evaluate.model_copy(update={"sample_tokens": 1}).model_dump(mode="json"),
+        evaluate=params.evaluate.model_copy(update={"sample_tokens": 1, "tasks": ()}).model_dump(mode="json"),
         seed=params.seed,
         parameters=size_of(config),
         flops=flops,

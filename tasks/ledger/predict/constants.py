@@ -117,6 +117,12 @@ FRAGMENTED = 0.33
 RETAINED = 0.85
 """Share of what a training step took that the process still holds when the evaluation begins."""
 
+HARNESS_SECONDS, HARNESS_BYTES = 6.0, 150 << 20
+"""Importing lm-eval and what it leans on, and the memory that takes."""
+
+PROGRAM_BYTES, PROGRAM_SECONDS = 200.0, 0.1
+"""A question of the task code; running one program in the sandbox, once or until it is stopped."""
+
 LOGIT_COPIES = 3.0
 """Copies of a batch's logits while it is scored, in float32."""
 

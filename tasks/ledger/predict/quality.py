@@ -1,10 +1,11 @@
-"""What evaluating a model costs: scoring the held-out text, and writing samples."""
+"""What evaluating a model costs: scoring the held-out text, answering tasks, and writing samples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from tasks import accounting
+from tasks.evaluate import CODE, LOCAL
 from tasks.evaluate.samples import CHAT_PROMPTS, PROMPT_TOKENS, TEXT_PROMPTS
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.cost import Cost, work
@@ -72,3 +73,28 @@ def samples(about: Subject, model: Kept) -> Cost:
     """The continuations that every stage writes."""
     count = TEXT_PROMPTS + CHAT_PROMPTS
     return generation(about, model, PROMPT_TOKENS, about.params.evaluate.sample_tokens) * count
+
+
+def tasks(about: Subject, model: Kept) -> Cost:
+    """The tasks without a network, every batch as long as its longest answer may be; of others nothing can be told."""
+    evaluate, total = about.params.evaluate, Cost()
+    local = [name for name in dict.fromkeys(evaluate.tasks) if name in LOCAL]
+    rows = min(evaluate.batch_size, evaluate.task_examples)
+    plain = replace(constants.FORWARD[model.dtype], layer_seconds=0.0)
+    beside = work(
+        about.machine, plain, model.dtype, about.anatomy, rows - 1, 1
+    )  # rows that share a reading of the weights
+    token = Cost(serial=beside.serial, device=decode_seconds(about, model) + beside.device * model.slowdown)
+    for name in local:
+        asked = constants.PROGRAM_BYTES if name == CODE else constants.LONGEST_CHAT_BYTES
+        prompt = max(1, int(asked / about.chat_bytes_per_token))
+        reading = work(about.machine, constants.FORWARD[model.dtype], model.dtype, about.anatomy, rows, prompt)
+        batches = -(-evaluate.task_examples // rows)
+        total += (reading + token * evaluate.task_tokens) * batches
+        total += Cost(serial=constants.PROGRAM_SECONDS * evaluate.task_examples * (name == CODE))
+    return total + Cost(serial=constants.HARNESS_SECONDS * bool(evaluate.tasks))
+
+
+def tasks_memory(about: Subject) -> float:
+    """Bytes of lm-eval and what it imports."""
+    return constants.HARNESS_BYTES * bool(about.params.evaluate.tasks)

@@ -12,7 +12,7 @@ from tasks.accounting.memory import (
     weight_copy_bytes,
 )
 from tasks.ledger.predict import constants
-from tasks.ledger.predict.quality import scoring_memory
+from tasks.ledger.predict.quality import scoring_memory, tasks_memory
 from tasks.ledger.predict.steps import Steps
 from tasks.ledger.predict.subject import Subject
 from tasks.training.kernels import FEWEST, LOGITS
@@ -87,5 +87,5 @@ def peak(about: Subject, parts: Parts, kept: float) -> float:
         kept: bytes of the weights that are evaluated.
     """
     training = parts.weights + parts.trained + parts.step
-    evaluation = kept + constants.RETAINED * parts.step + scoring_memory(about)
+    evaluation = kept + constants.RETAINED * parts.step + scoring_memory(about) + tasks_memory(about)
     return max(training, evaluation)

@@ -13,7 +13,7 @@ from tasks.ledger.predict.communication import communication
 from tasks.ledger.predict.cost import Cost, disk, traffic, work
 from tasks.ledger.predict.loss import expected_loss
 from tasks.ledger.predict.objective import Beside, beside
-from tasks.ledger.predict.quality import Kept, samples, scoring
+from tasks.ledger.predict.quality import Kept, samples, scoring, tasks
 from tasks.ledger.predict.resident import memory_parts, peak
 from tasks.ledger.predict.steps import Steps
 from tasks.ledger.predict.subject import Subject
@@ -148,7 +148,7 @@ def _trained(
     flops = steps.flops * steps.tokens * steps.count + extra.teacher_flops
     training = _training(about, steps) + extra.asking(about)
     validation = _validation(about, steps, validated)
-    evaluation = scoring(about, kept, about.heldout_tokens) + samples(about, kept)
+    evaluation = scoring(about, kept, about.heldout_tokens) + samples(about, kept) + tasks(about, kept)
     files = disk(about.machine, kept.bytes * 3 + steps.checkpoints * _checkpoint(steps))
     note = (
         f"{training.wall:.3g} s training + {evaluation.wall:.3g} s evaluation + "
