@@ -103,6 +103,7 @@ def history(stage: str, steps: int) -> None:
 
 
 PROMPTS = ('def read_text(path):\n    """', "import os\n")
+QUESTION = "What is one and one?"
 HOSTILE = "</pre><script>alert('x')</script>\x00\x1b[31m & <b>\ud800"
 
 
@@ -112,6 +113,7 @@ def samples(stage: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     texts = [f'Return the text of a file, {stage}."""\n    return open(path).read()\n', HOSTILE]
     entries = [{"prompt": prompt, "text": text} for prompt, text in zip(PROMPTS, texts, strict=True)]
+    entries.append({"prompt": QUESTION, "text": f"Answered after {stage}.", "reference": f"Two. {HOSTILE}"})
     (folder / "samples.json").write_text(json.dumps(entries), encoding="utf-8")
 
 

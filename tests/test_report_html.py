@@ -17,7 +17,7 @@ from tasks.core.errors import UserError
 from tasks.core.measure import Value, counted, measured, missing, modelled
 from tasks.ledger import report
 from tests.balanced_html import parsed
-from tests.report_ledger import LOCK, NO_DEVICE, NO_METER, STAGES, document, history, ledger, samples
+from tests.report_ledger import LOCK, NO_DEVICE, NO_METER, QUESTION, STAGES, document, history, ledger, samples
 
 
 @pytest.fixture
@@ -115,6 +115,17 @@ def test_samples_can_not_break_out() -> None:
     assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", text)
     for stage in STAGES[2:]:
         assert f"Return the text of a file, {stage}." in html.unescape(text)
+
+
+@pytest.mark.usefixtures("full")
+def test_answers_stand_beside_what_was_answered() -> None:
+    """A question once, then the answer that was given, the base model's, the finetuned one's, in this order."""
+    text = html.unescape(written())
+    assert text.count(QUESTION) == 1
+    told = [QUESTION, "Reference", "Two. ", "Base model", "Answered after pretrain.", "Finetuned model", "Answered after finetune."]
+    places = [text.index(words, text.index(QUESTION)) for words in told]
+    assert places == sorted(places)
+    assert text.index("Before and after finetuning") < places[0] < text.index("Text continued")
 
 
 @pytest.mark.usefixtures("full")

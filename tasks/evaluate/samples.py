@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from tasks.evaluate import SAMPLES, Evaluate
+from tasks.evaluate.questions import ending
 from tasks.evaluate.text import read_texts
 from tasks.models.chat import chat_text
 from tasks.models.soft_prompt import virtual_tokens
@@ -64,6 +65,7 @@ def write_samples(model: Any, tokenizer: Any, data: Path, out: Path, params: Eva
     import torch
 
     limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20) - virtual_tokens(model)
+    ends = ending(tokenizer) if tokenizer.chat_template else [tokenizer.eos_token_id]
     rows = []
     for prompt in prompts(tokenizer, data):
         kept = prompt.ids[-(limit - params.sample_tokens) :] if limit > params.sample_tokens else prompt.ids[-1:]
@@ -74,6 +76,7 @@ def write_samples(model: Any, tokenizer: Any, data: Path, out: Path, params: Eva
                 attention_mask=torch.ones_like(inputs),
                 max_new_tokens=min(params.sample_tokens, limit - len(kept)),
                 do_sample=False,
+                eos_token_id=ends,
                 pad_token_id=tokenizer.eos_token_id,
             )
         row = {"prompt": prompt.shown, "text": tokenizer.decode(made[0, len(kept) :], skip_special_tokens=True)}
