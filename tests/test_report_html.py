@@ -122,7 +122,15 @@ def test_answers_stand_beside_what_was_answered() -> None:
     """A question once, then the answer that was given, the base model's, the finetuned one's, in this order."""
     text = html.unescape(written())
     assert text.count(QUESTION) == 1
-    told = [QUESTION, "Reference", "Two. ", "Base model", "Answered after pretrain.", "Finetuned model", "Answered after finetune."]
+    told = [
+        QUESTION,
+        "Reference",
+        "Two. ",
+        "Base model",
+        "Answered after pretrain.",
+        "Finetuned model",
+        "Answered after finetune.",
+    ]
     places = [text.index(words, text.index(QUESTION)) for words in told]
     assert places == sorted(places)
     assert text.index("Before and after finetuning") < places[0] < text.index("Text continued")

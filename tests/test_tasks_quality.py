@@ -97,7 +97,7 @@ def test_a_score_is_read_by_its_ruler_alone(
     """By the same ruler the score beside a model is read; by another, or without one, it is measured: the same figures."""
     folder, data = tuned[0], place / "data"
     kept = judged(folder, data, PARAMS, job(place))
-    other = PARAMS.model_copy(update={"context_length": 32, "tasks": ()})
+    other = PARAMS.model_copy(update={"context_length": 4, "tasks": ()})
     assert judged(folder, data, other, job(place)).bits_per_byte != kept.bits_per_byte
     score = (folder / "score.json").read_bytes()
     (folder / "score.json").unlink()
@@ -152,17 +152,20 @@ def test_what_cannot_be_asked_says_why(place: Path, tmp_path: Path) -> None:
     assert {(r.value, r.note.partition(" ")[0]) for r in found} == {(None, "0")}
 
 
-@pytest.mark.parametrize("name", ["no_such_task", "arc_easy"])
-def test_tasks_of_the_hub_need_a_network(
-    place: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_tasks_of_the_hub_need_a_network(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without one, and for a name nobody knows: one sentence with the tasks that need none."""
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     model, made = load_model(place / "pretrain"), load_tokenizer(place / "pretrain")
-    with pytest.raises(UserError, match=name) as caught:
-        harness.run(model, made, place / "data", PARAMS.model_copy(update={"tasks": (name,)}), job(place))
-    assert "chats, verifiable, code" in str(caught.value)
+    for name, why in (
+        ("no_such_task", "not a registered task"),
+        ("arc_easy", "allenai/ai2_arc"),
+        ("humaneval", "code"),
+    ):
+        with pytest.raises(UserError, match=f"evaluate.tasks: '{name}'.*{why}") as caught:
+            harness.run(model, made, place / "data", PARAMS.model_copy(update={"tasks": (name,)}), job(place))
+        assert "code" in (caught.value.hint or "")
 
 
 def test_questions_are_asked_as_in_training(place: Path) -> None:

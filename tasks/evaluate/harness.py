@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -110,12 +111,10 @@ def _task(name: str, chosen: list[Written], tokenizer: Any, tokens: int) -> dict
 
 
 def _hub(name: str, model: Any, tokenizer: Any, params: Evaluate, job: Job) -> list[Result]:
-    from lm_eval.tasks import TaskManager
-
     ours = f"tasks without a network: {', '.join(LOCAL)}; those of lm-eval: `lm-eval ls tasks`"
     try:
         with _hushed():
-            loaded = TaskManager().load([name])
+            loaded = _catalogue().load([name])
     except (KeyError, ValueError, OSError, RuntimeError, ImportError) as error:  # whatever it is made of
         said = " ".join(str(error).split())[:200]
         raise UserError(f"evaluate.tasks: '{name}' is no task, or its data can't be had: {said}", ours) from None
@@ -133,6 +132,14 @@ def _hub(name: str, model: Any, tokenizer: Any, params: Evaluate, job: Job) -> l
     return [
         r for part, entry in whole.items() for r in _results(part, entry, found["higher_is_better"].get(part, {}), note)
     ]
+
+
+@cache
+def _catalogue() -> Any:
+    """Every task of lm-eval by name; it reads fourteen thousand files."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 def _evaluated(tasks: Mapping[str, Any], lm: Any, **options: Any) -> dict[str, Any]:
