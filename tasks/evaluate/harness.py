@@ -17,7 +17,7 @@ from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.evaluate import LOCAL, Evaluate
 from tasks.evaluate.answers import METRICS
-from tasks.evaluate.questions import Written, closing, ending, questions, spread, written
+from tasks.evaluate.questions import Written, ending, questions, spread, stopping, written
 from tasks.models.load import quiet
 
 
@@ -99,7 +99,7 @@ def _task(name: str, chosen: list[Written], tokenizer: Any, tokens: int) -> dict
         "process_results": score,
         "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in METRICS[name]],
         "generation_kwargs": {
-            "until": list(filter(None, [closing(tokenizer)])),
+            "until": stopping(tokenizer),
             "max_gen_toks": tokens,
             "do_sample": False,
             "eos_token_id": ending(tokenizer),

@@ -91,6 +91,11 @@ def closing(tokenizer: Any) -> str:
     return chat_text(tokenizer, turns, add_generation_prompt=False).rpartition("answer")[2].strip()
 
 
+def stopping(tokenizer: Any) -> list[str]:
+    """Texts that end an answer, where no single token does: looking for a text costs more than looking for a token."""
+    return [] if len(ending(tokenizer)) > 1 else list(filter(None, [closing(tokenizer)]))
+
+
 def ending(tokenizer: Any) -> list[int]:
     """Tokens that end an answer: the end of the text, and of a turn where that is one token."""
     turn = tokenizer(closing(tokenizer), add_special_tokens=False)["input_ids"]

@@ -117,10 +117,13 @@ FRAGMENTED = 0.33
 RETAINED = 0.85
 """Share of what a training step took that the process still holds when the evaluation begins."""
 
-HARNESS_SECONDS, HARNESS_BYTES = 6.0, 150 << 20
+HARNESS_SECONDS, HARNESS_BYTES = 3.0, 100 << 20
 """Importing lm-eval and what it leans on, and the memory that takes."""
 
-PROGRAM_BYTES, PROGRAM_SECONDS = 200.0, 0.1
+TASK_SECONDS, ROW_LAYER_SECONDS = 0.5, 0.2e-3
+"""Making a task; what one more row costs a layer and token: its cache. From processor seconds on a busy machine: within 2x."""
+
+PROGRAM_BYTES, PROGRAM_SECONDS = 200.0, 0.07
 """A question of the task code; running one program in the sandbox, once or until it is stopped."""
 
 LOGIT_COPIES = 3.0

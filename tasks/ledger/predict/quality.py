@@ -85,13 +85,15 @@ def tasks(about: Subject, model: Kept) -> Cost:
         about.machine, plain, model.dtype, about.anatomy, rows - 1, 1
     )  # rows that share a reading of the weights
     token = Cost(serial=beside.serial, device=decode_seconds(about, model) + beside.device * model.slowdown)
+    token += Cost(device=(rows - 1) * about.anatomy.layers * constants.ROW_LAYER_SECONDS)
     for name in local:
         asked = constants.PROGRAM_BYTES if name == CODE else constants.LONGEST_CHAT_BYTES
         prompt = max(1, int(asked / about.chat_bytes_per_token))
         reading = work(about.machine, constants.FORWARD[model.dtype], model.dtype, about.anatomy, rows, prompt)
         batches = -(-evaluate.task_examples // rows)
         total += (reading + token * evaluate.task_tokens) * batches
-        total += Cost(serial=constants.PROGRAM_SECONDS * evaluate.task_examples * (name == CODE))
+        ran = constants.PROGRAM_SECONDS * evaluate.task_examples if name == CODE else 0.0
+        total += Cost(serial=constants.TASK_SECONDS + ran)
     return total + Cost(serial=constants.HARNESS_SECONDS * bool(evaluate.tasks))
 
 
