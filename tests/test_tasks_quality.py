@@ -191,15 +191,30 @@ def test_metrics_go_from_nothing_in_common_to_the_same(measure: Any) -> None:
         assert 0 < measure("Return the product.", "Return the sum.") < 1
 
 
-def test_what_judging_leaves_is_no_part_of_the_model(tuned: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """Compression without compression takes the model and leaves how it was judged."""
-    from tasks.compress.none import Uncompressed
-    from tasks.compress.workbench import Workbench
+def test_compression_is_judged_before_and_after(
+    place: Path, tuned: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Without compression a model scores what it scored; how it was judged is no part of what is delivered."""
+    from tasks.compress import Compress
+    from tasks.compress import run as compress
 
-    assert all((tuned[0] / name).exists() for name in BESIDE)
-    Uncompressed().apply(Workbench(tuned[0], tmp_path, tmp_path, 0, job(tmp_path)))
-    assert not any((tmp_path / name).exists() for name in BESIDE)
-    assert (tmp_path / "model.safetensors").exists()
+    folder, metrics = tuned
+    out = tmp_path / "out"
+    found = compress.run(
+        Compress(method="none"),
+        seed=0,
+        evaluate=PARAMS,
+        data=place / "data",
+        finetune=folder,
+        out=out,
+        job=job(tmp_path),
+    )
+    scores = [name for name in metrics if name.startswith("task_score/")]
+    assert len(scores) == 5
+    for name in scores:
+        assert found[name] == found[name.replace("/", "_before/", 1)] == metrics[name]
+    assert all((folder / name).exists() for name in BESIDE)
+    assert not (out / "score.json").exists()
 
 
 def test_more_questions_are_predicted_to_take_longer() -> None:
