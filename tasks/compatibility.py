@@ -118,6 +118,7 @@ def _training(params: Params, config: Config) -> Iterator[str]:
     tuned = params.finetune
     if not tuned.steps:
         return
+    yield from tuned.objective.technique.refuse(tuned.batch_size, tuned.context_length)
     if why := tuned.technique.refuse(config):
         yield why
     elif not tuned.technique.merges:

@@ -12,7 +12,7 @@ from tasks.ledger.predict.chats import batches
 from tasks.ledger.predict.communication import communication
 from tasks.ledger.predict.cost import Cost, disk, traffic, work
 from tasks.ledger.predict.loss import expected_loss
-from tasks.ledger.predict.objective import Beside, beside
+from tasks.ledger.predict.objective import Beside, beside, preferring
 from tasks.ledger.predict.quality import Kept, samples, scoring
 from tasks.ledger.predict.resident import memory_parts, peak
 from tasks.ledger.predict.steps import Steps
@@ -79,13 +79,15 @@ def finetune(about: Subject) -> Metrics:
     shapes = technique.trained_shapes(about.config)
     trained, optimizer = sum(map(prod, shapes)), params.optimizer.technique
     layers = technique.adapted_layers(about.config)
+    objective = params.objective.technique
+    tokens = params.batch_size * objective.sequences * made.row
     steps = Steps(
         count=params.steps,
-        tokens=params.batch_size * made.row,
+        tokens=tokens,
         context=max(1, round(made.row)),
         labelled=made.labelled,
-        flops=made.mean(lambda length: technique.flops_per_token(about.config, length, made.labelled))
-        + technique.flops_per_pass(about.config) / (params.batch_size * made.row),
+        flops=made.mean(lambda length: objective.flops_per_token(technique, about.config, length, made.labelled))
+        + technique.flops_per_pass(about.config) / tokens,
         elements=sum(
             constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in layers
         ),
@@ -99,7 +101,7 @@ def finetune(about: Subject) -> Metrics:
     )
     held = 2 * made.held if params.steps else 0
     base = technique.base_bytes(about.config, about.stored, about.machine.native_bf16)
-    metrics = _trained(about, "finetune", steps, held, base)
+    metrics = _trained(about, "finetune", steps, held, base, preferring(about, steps, base))
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
     if about.weight_bytes > size * about.stored:
         metrics["model_bytes"] = modelled(about.weight_bytes, f"parameters x {about.stored} bytes, and the adapter")
