@@ -145,7 +145,7 @@ def test_the_reference_is_the_base_whatever_is_trained(base: Path, method: str) 
             if parameter.requires_grad:
                 parameter.add_(0.1)
         assert torch.equal(reference.model(ids).logits, before)
-        assert not torch.allclose(tuning.model(ids).logits, before, atol=1e-3)
+        assert not torch.allclose(tuning.model(ids).logits[:, -40:], before, atol=1e-3)
     if method == "lora":  # one model in memory, not two
         frozen = {p.data_ptr() for p in tuning.model.parameters() if not p.requires_grad}
         assert {p.data_ptr() for p in reference.model.parameters()} <= frozen

@@ -106,10 +106,15 @@ def finetune(about: Subject) -> Metrics:
     if about.weight_bytes > size * about.stored:
         metrics["model_bytes"] = modelled(about.weight_bytes, f"parameters x {about.stored} bytes, and the adapter")
     metrics["flops"] = replace(metrics["flops"], note=f"{metrics['flops'].note}; lengths of batches: {made.note}")
+    return metrics | _adapter(about)
+
+
+def _adapter(about: Subject) -> Metrics:
+    """Bytes of what is delivered beside the base; nothing where the model itself is."""
     if not (adapter := about.adapter_bytes):
-        return metrics
+        return {}
     note = "tensors of the adapter x 4 bytes + header"
-    return metrics | {
+    return {
         "adapter_bytes": modelled(adapter, note),
         "delivery_bytes": modelled(adapter, f"adapter alone: {note}"),
     }
