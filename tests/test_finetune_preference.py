@@ -109,6 +109,13 @@ def test_dpo_begins_at_the_logarithm_of_two(base: Path, tmp_path: Path, method: 
     assert metrics["reward_accuracy"].value == 1
 
 
+@pytest.mark.parametrize("method", ["prompt_tuning", "llama_adapter", "bottleneck", "qlora"])
+def test_techniques_of_every_make_prefer(base: Path, tmp_path: Path, method: str) -> None:
+    """Prompts, adapters that hold on to the base's forward pass, modules that peft doesn't know, quantized bases."""
+    metrics = finetuned(base, tmp_path, "dpo", method=method)
+    assert metrics["preference_loss"].value < metrics["preference_loss_before"].value
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_stopped_run_goes_on_bit_for_bit(base: Path, tmp_path: Path, objective: str) -> None:
     """Stopped by the budget after a step and begun again: the same weights and history as in one go."""

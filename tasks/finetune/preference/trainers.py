@@ -60,9 +60,16 @@ def built(kind: Any, config: Any, model: Any, given: Given, more: dict[str, Any]
     more["train_dataset"] = Dataset.from_list([more["train_dataset"]])
     with untouched(model):
         trainer = kind(model=model, args=config(**common | fields), **more)
+    _follow(model)
     trainer.remove_callback(PrinterCallback)
     trainer.current_gradient_accumulation_steps = 1
     return trainer
+
+
+def _follow(model: Any) -> None:
+    """Peft's adapter that keeps the base's `forward` from before (LLaMA-Adapter) calls the one trl has put there."""
+    if hasattr(model, "get_base_model") and "forward" in vars(model.base_model):
+        model.base_model.forward = model.get_base_model().forward
 
 
 @contextmanager
