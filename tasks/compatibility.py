@@ -120,6 +120,7 @@ def _training(params: Params, config: Config) -> Iterator[str]:
     if not tuned.steps:
         return
     yield from tuning_conflicts(tuned)
+    yield from tuned.objective.technique.refuse(tuned.batch_size, tuned.context_length)
     if why := tuned.technique.refuse(config):
         yield why
     elif not tuned.technique.merges:

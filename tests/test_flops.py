@@ -194,6 +194,15 @@ def test_attention_counts_the_window(length: int, window: int | None) -> None:
         assert uncorrected(step) > 1.02 * expected
 
 
+def test_a_product_added_in_place_is_counted() -> None:
+    """What torch's own counter doesn't see: a product summed into a tensor that is there."""
+    import torch
+
+    into, left, right = torch.zeros(3, 5), torch.ones(3, 4), torch.ones(4, 5)
+    assert corrected(lambda: into.addmm_(left, right)) == 2 * 3 * 4 * 5
+    assert uncorrected(lambda: into.addmm_(left, right)) == 0
+
+
 def test_attention_is_put_back() -> None:
     """After counting, also after an error inside, models attend as before."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS

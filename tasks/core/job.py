@@ -77,13 +77,13 @@ class Job:
         return self.work / "history.csv"
 
     def record(self, **row: float | str) -> None:
-        """Append a row to the history; the first row fixes the columns."""
+        """Append a row to the history; the first row fixes the columns. What is not a number leaves its cell empty."""
         fresh = not self.history.exists()
         with self.history.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
             if fresh:
                 writer.writeheader()
-            writer.writerow(row)
+            writer.writerow({name: "" if value != value else value for name, value in row.items()})
 
     def rewind(self, step: int) -> None:
         """Drop rows at or after `step`: they will be written again after resuming."""

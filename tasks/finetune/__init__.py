@@ -22,6 +22,7 @@ from tasks.finetune.llama_adapter import LlamaAdapter
 from tasks.finetune.loftq import LoftQ
 from tasks.finetune.lora import Lora
 from tasks.finetune.lora_plus import LoraPlus
+from tasks.finetune.objective import FinetuneObjectiveChoice
 from tasks.finetune.oft import Oft
 from tasks.finetune.olora import Olora
 from tasks.finetune.p_tuning import PTuning
@@ -37,10 +38,11 @@ from tasks.training.schedule import Schedule
 
 
 class Finetune(Choice):
-    """Supervised training on chat messages, with the loss on the answers only."""
+    """Training on chat messages, with the loss on the answers only, or on what is preferred or rewarded."""
 
     method: str = "lora"
     """How the base model is adapted."""
+    objective: FinetuneObjectiveChoice = FinetuneObjectiveChoice()
     steps: NonNegativeInt = 100
     """Optimizer steps; 0 passes the model through unchanged."""
     batch_size: PositiveInt = 8

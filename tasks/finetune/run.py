@@ -1,21 +1,23 @@
-"""Base model and chat messages in; adapter and merged model out."""
+"""Base model and rows of its objective in; adapter and merged model out."""
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
 from tasks.core.job import Job
-from tasks.core.measure import Metrics, counted, measured
+from tasks.core.measure import Metrics, counted
 from tasks.evaluate import Evaluate
 from tasks.evaluate.judge import judge
-from tasks.finetune import Finetune, chats
+from tasks.finetune import Finetune
 from tasks.finetune.conflicts import conflicts
+from tasks.finetune.lesson import Given, Lesson
 from tasks.finetune.technique import Plan, Tuning
 from tasks.models.adapter import mark_unmerged
-from tasks.models.device import autocast, resolve_precision
+from tasks.models.device import resolve_precision
 from tasks.models.load import (
     cast,
     check_context,
@@ -30,15 +32,17 @@ from tasks.models.load import (
     weight_shapes,
 )
 from tasks.training.loop import Loop
-from tasks.training.loss import next_token_loss
 from tasks.training.settings import Settings
+
+NAMES = ("steps", "learning_rate", "schedule", "weight_decay", "max_grad_norm", "checkpoint_every")
+"""Settings of the loop that go by the same name here."""
 
 
 def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain: Path, out: Path, job: Job) -> Metrics:
     """Adapt the base model and write the merged model at the root of `out`, the adapter (if any) in `out/adapter`.
 
     Raises:
-        UserError: no chat fits, no chat template, or the technique doesn't fit the model.
+        UserError: nothing to learn from, no chat template, or technique or objective don't fit the model.
     """
     if params.steps and (wrong := list(conflicts(params))):
         raise UserError("\n".join(wrong))
@@ -55,86 +59,65 @@ def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain
 def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: Any, out: Path, job: Job) -> Metrics:
     import torch
 
-    train, held = _chats(params, data, tokenizer)
-    check_context("finetune.context_length", params.context_length, pretrain)
-    technique, kept = params.technique, stored_dtype(pretrain)
-    size = sum(map(prod, weight_shapes(technique.config_after(read_config(pretrain))).values()))
     precision = resolve_precision(params.precision)
-    base = technique.load(pretrain)
+    technique, kept = params.technique, stored_dtype(pretrain)
+    load = partial(technique.load, pretrain)
+    given = Given(data, tokenizer, params.context_length, params.batch_size, seed, precision, job, load)
+    lesson = _lesson(params, given)
+    check_context("finetune.context_length", params.context_length, pretrain)
+    size = sum(map(prod, weight_shapes(technique.config_after(read_config(pretrain))).values()))
+    base = load()
+    lesson.meet(base)
     torch.manual_seed(seed)
     plan = Plan(pretrain, job.work, params.steps, seed, params.optimizer.technique)
-    tuning = _begin(params, base, plan)
-    model = tuning.model
-    names = ("steps", "learning_rate", "schedule", "weight_decay", "max_grad_norm", "checkpoint_every")
+    tuning = _begin(params, base, plan, lesson)
     settings = Settings(
-        **{name: getattr(params, name) for name in names},
+        **{name: getattr(params, name) for name in NAMES},
         precision=precision,
         seed=seed,
         optimizer=tuning.optimizer(plan.optimizer),
+        spikes=lesson.spikes,
     )
-    before = _validation_loss(model, held, params.batch_size, precision)
-    loop = Loop(
-        model,
-        lambda step: chats.batch(train.examples, step, params.batch_size, seed, base.device),
-        settings,
-        job,
-        hooks=tuning,
-    )
+    before = lesson.validate()
+    loop = Loop(tuning.model, lesson.batch, settings, job, hooks=tuning, objective=lesson.objective)
     trained = tuning.trainable()
     metrics = loop.run()
+    if lesson.objective is not None:
+        metrics["objective_loss"] = metrics.pop("train_loss")
     metrics["trainable_parameters"] = counted(trained, f"beside {size:,} of the model")
     metrics["parameters"] = counted(size)
-    metrics["chats_dropped"] = counted(
-        train.too_long + train.without_answer + train.refused,
-        f"{train.too_long} too long, {train.without_answer} without an answer, {train.refused} refused by the template",
-    )
-    after = _validation_loss(model, held, params.batch_size, precision)
-    if before is not None and after is not None:
-        note = f"answers of {len(held.examples)} held-out chats"
-        metrics |= {"validation_loss_before": measured(before, note), "validation_loss": measured(after, note)}
+    metrics |= lesson.metrics() | {f"{name}_before": value for name, value in before.items()} | lesson.validate()
     return metrics | _save(tuning, kept, pretrain, tokenizer, out)
 
 
-def _chats(params: Finetune, data: Path, tokenizer: Any) -> tuple[chats.Chats, chats.Chats]:
-    """Those to train on and those to validate with."""
-    train, held = (
-        chats.read(data / "instructions" / f"{split}.jsonl", tokenizer, params.context_length)
-        for split in ("train", "validation")
-    )
-    if not train.examples:
-        raise UserError(
-            f"finetune: no chat to train on ({train.too_long} longer than finetune.context_length "
-            f"{params.context_length} tokens, {train.without_answer} without an answer, {train.refused} refused by the chat template)",
-            "raise finetune.context_length, or give data.source records with 'messages' or Python files",
-        )
-    return train, held
+def _lesson(params: Finetune, given: Given) -> Lesson:
+    """The objective with its rows."""
+    objective = params.objective.technique
+    if refused := list(objective.refuse(params.batch_size, params.context_length)):
+        raise UserError("\n".join(refused))
+    made: Lesson = objective.lesson(given)
+    return made
 
 
-def _validation_loss(model: Any, held: chats.Chats, batch_size: int, precision: str) -> float | None:
-    """Mean loss on the answers of held-out chats; None where there are none."""
+def _begin(params: Finetune, base: Any, plan: Plan, lesson: Lesson) -> Tuning:
+    """The technique at work on the base, and the objective on what it made."""
     import torch
 
-    if not held.examples:
-        return None
-    model.eval()
-    losses = []
-    with torch.inference_mode(), autocast(precision):
-        for at in range(0, len(held.examples), batch_size):
-            part = held.examples[at : at + batch_size]
-            losses += [float(next_token_loss(model, *chats.tensors(part, model.device)))] * len(part)
-    return sum(losses) / len(losses)
-
-
-def _begin(params: Finetune, base: Any, plan: Plan) -> Tuning:
-    import torch
-
+    layers = {name.rpartition(".")[2] for name, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
     try:
         made: Tuning = params.technique.begin(base, plan)
     except ValueError as error:
-        layers = {name.rpartition(".")[2] for name, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
         raise UserError(
             f"finetune.{params.method} doesn't fit this model: {error}",
             f"its linear layers: {', '.join(sorted(layers))}",
+        ) from None
+    try:
+        lesson.begin(made.model)
+    except ValueError as error:
+        chosen = params.objective.method
+        raise UserError(
+            f"finetune.objective.{chosen} can't train what finetune.{params.method} made: {error}",
+            "choose another finetune.objective.method or finetune.method",
         ) from None
     return made
 

@@ -127,6 +127,28 @@ _METRICS = (
     Metric("train_loss", "quality", "nat/token", "lower", "Loss of the last training steps.", SURVEY),
     Metric("validation_loss", "quality", "nat/token", "lower", "Loss on validation data (finetune: answers).", SURVEY),
     Metric("validation_loss_before", "quality", "nat/token", "lower", "The same before the stage.", SURVEY),
+    Metric(
+        "objective_loss", "quality", "", "lower", "The last training steps' own loss, where that isn't text's.", OWN
+    ),
+    Metric("preference_loss", "quality", "nat", "lower", "Loss of held-out rows under the preference objective.", OWN),
+    Metric("preference_loss_before", "quality", "nat", "lower", "The same before the stage.", OWN),
+    Metric(
+        "reward_accuracy",
+        "quality",
+        "",
+        "higher",
+        "Share of held-out pairs whose better answer has the higher reward.",
+        "arXiv:2305.18290",
+    ),
+    Metric("reward_accuracy_before", "quality", "", "higher", "The same before the stage.", OWN),
+    Metric(
+        "reward_margin", "quality", "nat", "higher", "Reward of better answers less that of worse.", "arXiv:2305.18290"
+    ),
+    Metric("reward_margin_before", "quality", "nat", "higher", "The same before the stage.", OWN),
+    Metric("mean_reward", "quality", "", "higher", "Mean reward of sampled answers to held-out questions.", OWN),
+    Metric("mean_reward_before", "quality", "", "higher", "The same before the stage.", OWN),
+    Metric("completion_tokens", "quality", "token", "", "Mean tokens of a sampled answer.", OWN),
+    Metric("completion_tokens_before", "quality", "token", "", "The same before the stage.", OWN),
     Metric("bits_per_byte", "quality", "bit/B", "lower", "Code length of held-out text under the model.", OWN),
     Metric("bits_per_byte_before", "quality", "bit/B", "lower", "The same before the stage.", OWN),
     Metric(

@@ -32,11 +32,13 @@ class Objective:
     Attributes:
         modules: parts that are trained beside the model and are in checkpoints, but not in the model that comes out.
         ahead: labels behind the next one that a position's cost depends on; FLOPs are counted from there on.
-        outside: whether `prepare` computes, so that `spent` is asked for.
+        outside: whether something is computed beside the graph, so that `spent` is asked for.
+        outside_is: what that is, for a person.
     """
 
     ahead: int = 0
     outside: bool = False
+    outside_is: str = "the teacher's wherever it was asked"
 
     def __init__(self, modules: dict[str, Any] | None = None) -> None:
         self.modules = modules or {}
@@ -50,7 +52,7 @@ class Objective:
         return {}
 
     def spent(self) -> float:
-        """FLOPs of `prepare` since this was last asked, by this worker."""
+        """FLOPs beside the graph since this was last asked, by this worker."""
         return 0.0
 
     def metrics(self) -> Metrics:

@@ -97,6 +97,7 @@ def _corrections() -> dict[Any, Any]:
     aten = torch.ops.aten
     return {
         aten._grouped_mm: _grouped_product,
+        aten.addmm_: _added_product,
         torch.ops.transformers.grouped_mm_fallback: _grouped_product,
         aten.convolution_backward: _convolution_backward,
         aten.linalg_solve_triangular: _triangular_system,
@@ -118,6 +119,11 @@ def _grouped_product(left: Shape, right: Shape, *_: Any, **__: Any) -> int:
     """Every row of a three-dimensional operand's groups meets one matrix only, whatever the groups' sizes."""
     if len(left) == 3 and len(right) == 2:
         return 2 * prod(left[1:]) * right[-1]
+    return 2 * prod(left) * right[-1]
+
+
+def _added_product(_: Shape, left: Shape, right: Shape, **__: Any) -> int:
+    """A product added to what is there, in its place: torch's counter knows only the one that makes a new tensor."""
     return 2 * prod(left) * right[-1]
 
 

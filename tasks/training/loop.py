@@ -10,6 +10,7 @@ from tasks.core.errors import OverBudget
 from tasks.core.job import Job, Row
 from tasks.core.measure import Metrics, Value, counted, measured, missing
 from tasks.models.device import products
+from tasks.objectives.technique import Objective
 from tasks.training import checkpoint
 from tasks.training.balance import BiasBalance
 from tasks.training.batch import Batch
@@ -41,6 +42,7 @@ class Loop:
         validate: the validation loss of the model as it is, or None.
         world: the workers; None: one.
         hooks: what a technique does between steps.
+        objective: at work on the model already; None: the one of `settings` is begun.
     """
 
     def __init__(
@@ -52,12 +54,13 @@ class Loop:
         validate: Callable[[], float] | None = None,
         world: World | None = None,
         hooks: Hooks | None = None,
+        objective: Objective | None = None,
     ) -> None:
         from tasks.training.graph import Graph
 
         self.model, self.batch, self.settings, self.job, self.validate = model, batch, settings, job, validate
         self.world, self.hooks = world or World(), hooks or Hooks()
-        self.objective = settings.objective.begin(model, job, settings.teacher)
+        self.objective = objective or settings.objective.begin(model, job, settings.teacher)
         self.graph = Graph(model, self.objective, self.hooks)
         recompute(model, settings.gradient_checkpointing)
         lower(self.graph, settings.precision)
@@ -88,7 +91,8 @@ class Loop:
         with self.keeper, prepared(self.model, self.settings):
             self._begin()
             self.hooks.before_step(self.progress.step, self.optimizer)
-            self.useful = self.work.useful(Batch.of(self.batch(0)))
+            if self.settings.gradient_checkpointing != "none":
+                self.useful = self.work.useful(Batch.of(self.batch(0)))
             with self.job.progress(self.settings.steps, self.progress.step) as bar:
                 while self.progress.step < self.settings.steps:
                     before = self.progress.step

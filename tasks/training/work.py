@@ -47,8 +47,6 @@ class Work:
 
     def useful(self, batch: Batch) -> float:
         """Share of the executed FLOPs that the model itself takes: all but what is computed again."""
-        if self.settings.gradient_checkpointing == "none":
-            return 1.0
         executed = self.of(batch)
         with everything_kept(self.graph.model):
             kept = self._of(self._count(batch), batch)
@@ -56,7 +54,7 @@ class Work:
 
     def note(self) -> str:
         """How the figure was got."""
-        outside = " + the teacher's wherever it was asked" if self.objective.outside else ""
+        outside = f" + {self.objective.outside_is}" if self.objective.outside else ""
         return f"operators of one sequence x sequences{outside}"
 
     def _of(self, flops: Flops, batch: Batch) -> float:

@@ -51,10 +51,12 @@ class Batches:
 def batches(about: Subject) -> Batches:
     """Exactly those of the training to come where the data is there, else estimated from its text."""
     params, identity = about.params.finetune, about.params.data.identity
+    if not params.objective.technique.of_chats:
+        return estimated(about)
     try:
         changed = SIZES.stat().st_mtime_ns
     except OSError:
-        return _estimated(about)
+        return estimated(about)
     found = _dealt(
         (changed, str(SIZES.resolve()), identity),
         params.steps,
@@ -62,7 +64,7 @@ def batches(about: Subject) -> Batches:
         params.context_length,
         about.params.seed,
     )
-    return found or _estimated(about)
+    return found or estimated(about)
 
 
 @lru_cache(maxsize=256)
@@ -94,10 +96,10 @@ def _deal(chosen: list[tuple[int, int]], steps: int, batch_size: int, seed: int,
     return Batches(dict(lengths), labelled / tokens, held, note)
 
 
-def _estimated(about: Subject) -> Batches:
+def estimated(about: Subject) -> Batches:
     """From the first records of the source, else all batches as long as a typical one of the standard library's chats."""
-    params = about.params.finetune
-    sampled = sampled_sizes(about.params.data, about.chat_bytes_per_token)
+    params, objective = about.params.finetune, about.params.finetune.objective.technique
+    sampled = sampled_sizes(about.params.data, about.chat_bytes_per_token) if objective.of_chats else []
     fitting = [size for size in sampled if size[0] <= params.context_length]
     if fitting and params.steps:
         held = max(1, about.params.data.max_instructions // 20) * sum(tokens for tokens, _ in fitting) / len(fitting)
@@ -105,10 +107,16 @@ def _estimated(about: Subject) -> Batches:
         return _deal(fitting, min(params.steps, DEALT), params.batch_size, about.params.seed, held, note)
     longest = constants.LONGEST_CHAT_BYTES + constants.LONGER_PER_DOUBLING * log2(params.batch_size)
     length = padded(max(1, int(min(params.context_length, longest / about.chat_bytes_per_token))))
-    held = max(1, about.params.data.max_instructions // 20) * length
-    return Batches(
-        {length: max(1, params.steps)}, constants.LABELLED_SHARE, held, "typical chats; exact once the data is there"
-    )
+    length = min(params.context_length, objective.length(length, constants.LABELLED_SHARE))
+    held = max(1, about.params.data.max_instructions // 20) * length * objective.sequences
+    if objective.of_chats:
+        return Batches(
+            {length: max(1, params.steps)},
+            constants.LABELLED_SHARE,
+            held,
+            "typical chats; exact once the data is there",
+        )
+    return Batches({length: max(1, params.steps)}, 1.0, held, "assumed to be typical of chats")
 
 
 @lru_cache(maxsize=4)

@@ -11,6 +11,7 @@ from tasks.evaluate.loyalty import MAX_POSITIONS
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.cost import Cost
 from tasks.ledger.predict.resident import chunk_of_logits
+from tasks.ledger.predict.steps import Steps
 from tasks.ledger.predict.subject import Subject
 from tasks.ledger.predict.text import acquiring_seconds
 from tasks.models import Config
@@ -40,6 +41,7 @@ class Beside:
         passing: bytes of a step: logits, what modules keep, what the teacher says.
         compared: FLOPs of comparing the model with its teacher at the end, which count as evaluation.
         fetching: seconds to make a teacher that isn't there yet.
+        sampling: seconds of writing answers, token by token.
         cache: bytes on disk of what the teacher said.
         note: of the FLOPs.
     """
@@ -53,6 +55,7 @@ class Beside:
     passing: float = 0.0
     compared: float = 0.0
     fetching: float = 0.0
+    sampling: float = 0.0
     cache: float | None = None
     note: str = ""
 
@@ -60,7 +63,7 @@ class Beside:
         """Time of the teacher's forward passes, of comparing the model with it, and of fetching it."""
         rate = constants.FORWARD[self.dtype].gemm
         seconds = (self.teacher_flops + self.compared) / (about.machine.gemm_flops_per_second[self.dtype] * rate)
-        return Cost(serial=self.fetching, device=seconds)
+        return Cost(serial=self.fetching, device=seconds + self.sampling)
 
 
 def beside(about: Subject) -> Beside:
@@ -122,4 +125,27 @@ def _taught(about: Subject, teacher: Config) -> Beside:
         fetching=acquiring_seconds(Path(params.teacher), Path(params.teacher)),
         cache=remembered * row,
         note=f"the teacher reads {asked:.0f} of {seen} sequences",
+    )
+
+
+LOGIT_COPIES = 4
+"""Float32 copies of a step's logits where they are not computed in pieces: they, their logarithms, both gradients."""
+
+
+def preferring(about: Subject, steps: Steps, base: float) -> Beside:
+    """What `finetune.objective` adds to steps forward and back: answers written, another model, logits all at once.
+
+    Args:
+        about: the lifecycle.
+        steps: of the training.
+        base: bytes of the base model in memory.
+    """
+    params = about.params.finetune
+    objective = params.objective.technique
+    written = steps.count * objective.written
+    return Beside(
+        sampling=written * base / about.machine.bandwidth_bytes_per_second,
+        held=0.0 if params.technique.frozen or not objective.asks_base else base,
+        passing=LOGIT_COPIES * 4.0 * about.anatomy.vocab * steps.tokens if objective.whole_logits else 0.0,
+        note="every answer as long as may be" if written else "",
     )

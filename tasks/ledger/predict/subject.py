@@ -67,7 +67,13 @@ class Subject:
         return {
             "data": params.data.tokenizer.method,
             "pretrain": self.precision(params.pretrain.precision),
-            "finetune": f"{params.finetune.method} {self.precision(params.finetune.precision)}",
+            "finetune": " ".join(
+                [
+                    params.finetune.method,
+                    *([] if params.finetune.objective.technique.of_chats else [params.finetune.objective.method]),
+                    self.precision(params.finetune.precision),
+                ]
+            ),
             "compress": params.compress.method,
             "deploy_profile": " ".join(params.deploy_profile.engines),
         }.get(stage, "")

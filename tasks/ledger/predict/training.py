@@ -12,7 +12,7 @@ from tasks.ledger.predict.chats import batches
 from tasks.ledger.predict.communication import communication
 from tasks.ledger.predict.cost import Cost, disk, traffic, work
 from tasks.ledger.predict.loss import expected_loss
-from tasks.ledger.predict.objective import Beside, beside
+from tasks.ledger.predict.objective import Beside, beside, preferring
 from tasks.ledger.predict.quality import Kept, samples, scoring, tasks
 from tasks.ledger.predict.resident import memory_parts, peak
 from tasks.ledger.predict.steps import Steps
@@ -82,13 +82,15 @@ def finetune(about: Subject) -> Metrics:
     shapes = technique.trained_shapes(about.config)
     trained, optimizer = sum(map(prod, shapes)), params.optimizer.technique
     layers = technique.adapted_layers(about.config)
+    objective = params.objective.technique
+    tokens = params.batch_size * objective.sequences * made.row
     steps = Steps(
         count=params.steps,
-        tokens=params.batch_size * made.row,
+        tokens=tokens,
         context=max(1, round(made.row)),
         labelled=made.labelled,
         flops=made.mean(lambda length: _tuning_flops(about, length, made.labelled))
-        + technique.flops_per_pass(about.config) / (params.batch_size * made.row),
+        + technique.flops_per_pass(about.config) / tokens,
         elements=sum(
             constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in layers
         ),
@@ -106,17 +108,24 @@ def finetune(about: Subject) -> Metrics:
     )
     held = 2 * made.held if params.steps else 0
     base = technique.base_bytes(about.config, about.stored, about.machine.native_bf16)
-    metrics = _trained(about, "finetune", steps, held, base, Beside(held=technique.beside_bytes(about.config)))
+    extra = preferring(about, steps, base)
+    extra = replace(extra, held=extra.held + technique.beside_bytes(about.config))
+    metrics = _trained(about, "finetune", steps, held, base, extra)
     after = replace(about, config=technique.config_after(about.config)) if params.steps else about
     size = accounting.parameters(after.config)
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(after)}
     if about.weight_bytes > size * about.stored:
         metrics["model_bytes"] = modelled(about.weight_bytes, f"parameters x {about.stored} bytes, and the adapter")
     metrics["flops"] = replace(metrics["flops"], note=f"{metrics['flops'].note}; lengths of batches: {made.note}")
+    return metrics | _adapter(about)
+
+
+def _adapter(about: Subject) -> Metrics:
+    """Bytes of what is delivered beside the base; nothing where the model itself is."""
     if not (adapter := about.adapter_bytes):
-        return metrics
+        return {}
     note = "tensors of the adapter x their bytes + header"
-    return metrics | {
+    return {
         "adapter_bytes": modelled(adapter, note),
         "delivery_bytes": modelled(adapter, f"adapter alone: {note}"),
     }
@@ -125,8 +134,11 @@ def finetune(about: Subject) -> Metrics:
 def _tuning_flops(about: Subject, length: int, labelled: float) -> float:
     """Of a token of a row of `length`, on average over the steps."""
     params, technique = about.params.finetune, about.params.finetune.technique
+    objective = params.objective.technique
     if params.optimizer.technique.zeroth_order:
         return 2.0 * float(technique.forward_flops_per_token(about.config, length, labelled))
+    if not objective.of_chats:
+        return float(objective.flops_per_token(technique, about.config, length, labelled))
     return float(technique.mean_flops_per_token(about.config, length, labelled, params.steps, about.params.seed))
 
 

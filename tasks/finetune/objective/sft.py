@@ -1,0 +1,84 @@
+"""Supervised finetuning: the loss of the next token, on the answers of chats alone."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from tasks.core.errors import UserError
+from tasks.core.measure import Metrics, counted, measured
+from tasks.finetune.lesson import FinetuneObjective, Given, Lesson
+from tasks.finetune.technique import FinetuneTechnique
+from tasks.models import Config
+
+
+class Sft(FinetuneObjective):
+    """Learn the answers of chats, token by token (arXiv:2203.02155)."""
+
+    of_chats: ClassVar[bool] = True
+
+    def lesson(self, given: Given) -> Lesson:
+        """Chats to learn from.
+
+        Raises:
+            UserError: none fits, or the tokenizer has no chat template.
+        """
+        return Answers(given)
+
+    def flops_per_token(self, technique: FinetuneTechnique, config: Config, context: int, labelled: float) -> float:
+        """One pass forward and back."""
+        return technique.flops_per_token(config, context, labelled)
+
+
+class Answers(Lesson):
+    """Chats with the loss on their answers."""
+
+    def __init__(self, given: Given) -> None:
+        from tasks.finetune import chats
+
+        self.given = given
+        self.train, self.held = (
+            chats.read(given.data / "instructions" / f"{split}.jsonl", given.tokenizer, given.context_length)
+            for split in ("train", "validation")
+        )
+        train = self.train
+        if not train.examples:
+            raise UserError(
+                f"finetune: no chat to train on ({train.too_long} longer than finetune.context_length "
+                f"{given.context_length} tokens, {train.without_answer} without an answer, {train.refused} refused by the chat template)",
+                "raise finetune.context_length, or give data.source records with 'messages' or Python files",
+            )
+
+    def begin(self, model: Any) -> None:
+        """Keep the model, to validate it."""
+        self.model = model
+
+    def batch(self, step: int) -> Any:
+        """Chats of a step."""
+        from tasks.finetune import chats
+
+        return chats.batch(self.train.examples, step, self.given.batch_size, self.given.seed, self.model.device)
+
+    def validate(self) -> Metrics:
+        """Mean loss on the answers of held-out chats."""
+        import torch
+
+        from tasks.finetune import chats
+        from tasks.models.device import autocast
+        from tasks.training.loss import next_token_loss
+
+        held, size = self.held.examples, self.given.batch_size
+        if not held:
+            return {}
+        self.model.eval()
+        losses = []
+        with torch.inference_mode(), autocast(self.given.precision):
+            for at in range(0, len(held), size):
+                part = held[at : at + size]
+                losses += [float(next_token_loss(self.model, *chats.tensors(part, self.model.device)))] * len(part)
+        return {"validation_loss": measured(sum(losses) / len(losses), f"answers of {len(held)} held-out chats")}
+
+    def metrics(self) -> Metrics:
+        """Chats that were left out."""
+        train = self.train
+        note = f"{train.too_long} too long, {train.without_answer} without an answer, {train.refused} refused by the template"
+        return {"chats_dropped": counted(train.too_long + train.without_answer + train.refused, note)}
