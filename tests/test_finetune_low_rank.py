@@ -237,7 +237,7 @@ def smollm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["qlora", "dora", "adalora"])
 def test_the_real_model_is_trained(smollm: Path, tmp_path: Path, method: str) -> None:
-    """Two steps on 135 million weights: the loss falls, shapes and FLOPs are the arithmetic's."""
+    """Two steps on 135 million weights: the loss falls, shapes and bytes are the arithmetic's."""
     out, folder = tmp_path / "out", smollm / "pretrain"
     metrics = finetuned(smollm, out, method=method, steps=2, learning_rate=1e-3, schedule={"warmup_steps": 0})
     technique = getattr(Finetune(), method)
