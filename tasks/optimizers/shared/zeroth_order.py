@@ -22,6 +22,10 @@ class ZerothOrder(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not 
     def __init__(self, groups: list[dict[str, Any]], learning_rate: float, zo_eps: float) -> None:
         super().__init__(groups, {"lr": learning_rate})
         self.zo_eps = zo_eps
+        every = [parameter for group in self.param_groups for parameter in group["params"]]
+        self._number = {
+            parameter: number for number, parameter in enumerate(every)
+        }  # whatever groups they come to be in
         self._slope, self._seed = 0.0, 0
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -57,14 +61,11 @@ class ZerothOrder(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not 
 
     def _noise(self) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
         """Every tensor that is trained, its noise, and its group."""
-        number = 0
         for group in self.param_groups:
             for parameter in group["params"]:
-                number += 1
                 if parameter.requires_grad:
-                    made = torch.Generator(parameter.device).manual_seed(
-                        self._seed * 1_000_003 + number & (1 << 63) - 1
-                    )
+                    seed = (self._seed * 1_000_003 + self._number[parameter]) % (1 << 63)
+                    made = torch.Generator(parameter.device).manual_seed(seed)
                     noise = torch.empty_like(parameter).normal_(generator=made)
                     yield parameter, noise, group
                     del noise  # before the next one is made
