@@ -11,6 +11,7 @@ from tasks.acquire import is_descriptor, place
 from tasks.compress.nf4 import BLOCK_IN, BLOCK_OUT
 from tasks.core.errors import UserError
 from tasks.deploy_profile import GGUF_ARCHITECTURES
+from tasks.finetune.conflicts import conflicts as tuning
 from tasks.models import Config, experts, positions
 from tasks.models.load import read_config
 from tasks.params import Params
@@ -112,6 +113,7 @@ def _training(params: Params, config: Config) -> Iterator[str]:
     tuned = params.finetune
     if not tuned.steps:
         return
+    yield from tuning(tuned, config)
     if why := tuned.technique.refuse(config):
         yield why
     elif not tuned.technique.merges:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
 from tasks.core.job import Job
-from tasks.core.measure import Metrics, counted, measured
+from tasks.core.measure import Metrics, counted
 from tasks.evaluate import Evaluate
 from tasks.evaluate.judge import judge
 from tasks.finetune import Finetune, chats
+from tasks.finetune.fitting import check, fit
 from tasks.finetune.technique import Plan, Tuning
 from tasks.models.adapter import mark_unmerged
-from tasks.models.device import autocast, resolve_precision
 from tasks.models.load import (
     cast,
     check_context,
@@ -28,9 +29,6 @@ from tasks.models.load import (
     weight_bytes,
     weight_shapes,
 )
-from tasks.training.loop import Loop
-from tasks.training.loss import next_token_loss
-from tasks.training.settings import Settings
 
 
 def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain: Path, out: Path, job: Job) -> Metrics:
@@ -52,47 +50,25 @@ def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain
 def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: Any, out: Path, job: Job) -> Metrics:
     import torch
 
-    train, held = _chats(params, data, tokenizer)
+    train, held = chats_of(params, data, tokenizer)
     check_context("finetune.context_length", params.context_length, pretrain)
-    technique, kept = params.technique, stored_dtype(pretrain)
-    size = sum(map(prod, weight_shapes(read_config(pretrain)).values()))
-    precision = resolve_precision(params.precision)
+    technique, kept, config = params.technique, stored_dtype(pretrain), read_config(pretrain)
+    check(params, config, held)
+    size = sum(map(prod, weight_shapes(config).values()))
     base = technique.load(pretrain)
     torch.manual_seed(seed)
-    plan = Plan(pretrain, job.work, params.steps, seed, params.optimizer.technique)
-    tuning = _begin(params, base, plan)
-    model = tuning.model
-    names = ("steps", "learning_rate", "schedule", "weight_decay", "max_grad_norm", "checkpoint_every")
-    settings = Settings(
-        **{name: getattr(params, name) for name in names},
-        precision=precision,
-        seed=seed,
-        optimizer=tuning.optimizer(plan.optimizer),
-    )
-    before = _validation_loss(model, held, params.batch_size, precision)
-    loop = Loop(
-        model,
-        lambda step: chats.batch(train.examples, step, params.batch_size, seed, base.device),
-        settings,
-        job,
-        hooks=tuning,
-    )
-    trained = tuning.trainable()
-    metrics = loop.run()
-    metrics["trainable_parameters"] = counted(trained, f"beside {size:,} of the model")
+    tuning = _begin(params, base, Plan(pretrain, job.work, params.steps, seed, params.optimizer.technique))
+    metrics = fit(tuning, params, seed, config, train, held, job)
+    metrics["trainable_parameters"] = replace(metrics["trainable_parameters"], note=f"beside {size:,} of the model")
     metrics["parameters"] = counted(size)
     metrics["chats_dropped"] = counted(
         train.too_long + train.without_answer + train.refused,
         f"{train.too_long} too long, {train.without_answer} without an answer, {train.refused} refused by the template",
     )
-    after = _validation_loss(model, held, params.batch_size, precision)
-    if before is not None and after is not None:
-        note = f"answers of {len(held.examples)} held-out chats"
-        metrics |= {"validation_loss_before": measured(before, note), "validation_loss": measured(after, note)}
     return metrics | _save(tuning, kept, pretrain, tokenizer, out)
 
 
-def _chats(params: Finetune, data: Path, tokenizer: Any) -> tuple[chats.Chats, chats.Chats]:
+def chats_of(params: Finetune, data: Path, tokenizer: Any) -> tuple[chats.Chats, chats.Chats]:
     """Those to train on and those to validate with."""
     train, held = (
         chats.read(data / "instructions" / f"{split}.jsonl", tokenizer, params.context_length)
@@ -105,21 +81,6 @@ def _chats(params: Finetune, data: Path, tokenizer: Any) -> tuple[chats.Chats, c
             "raise finetune.context_length, or give data.source records with 'messages' or Python files",
         )
     return train, held
-
-
-def _validation_loss(model: Any, held: chats.Chats, batch_size: int, precision: str) -> float | None:
-    """Mean loss on the answers of held-out chats; None where there are none."""
-    import torch
-
-    if not held.examples:
-        return None
-    model.eval()
-    losses = []
-    with torch.inference_mode(), autocast(precision):
-        for at in range(0, len(held.examples), batch_size):
-            part = held.examples[at : at + batch_size]
-            losses += [float(next_token_loss(model, *chats.tensors(part, model.device)))] * len(part)
-    return sum(losses) / len(losses)
 
 
 def _begin(params: Finetune, base: Any, plan: Plan) -> Tuning:

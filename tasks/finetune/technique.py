@@ -66,10 +66,12 @@ class FinetuneTechnique(Technique):
     Attributes:
         merges: whether the result can be one model without an adapter.
         frozen: whether the base's weights stay as they are, and may be kept in half precision.
+        packs: whether several chats may share a row, each seeing its own alone.
     """
 
     merges: ClassVar[bool] = True
     frozen: ClassVar[bool] = True
+    packs: ClassVar[bool] = True
 
     @property
     def method(self) -> str:

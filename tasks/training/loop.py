@@ -87,7 +87,7 @@ class Loop:
             self.hooks.before_step(self.progress.step, self.optimizer)
             self.useful = self.work.useful(Batch.of(self.batch(0)))
             with self.job.progress(self.settings.steps, self.progress.step) as bar:
-                while self.progress.step < self.settings.steps:
+                while not self._over():
                     before = self.progress.step
                     try:
                         row = self._step()
@@ -101,12 +101,20 @@ class Loop:
                     self._record(row)
                     bar.advance(1, **shown(row), **self.job.left())
                     self._stop(reason)
-                    if self.progress.step % self.settings.checkpoint_every == 0:
+                    done = self.progress
+                    if done.step % self.settings.checkpoint_every == 0 or done.step == done.best:
                         self.keeper.save(self.progress)
             if self.progress.step:  # whatever stops the evaluation that follows, the training is kept
                 self.keeper.save(self.progress)
+                if self.progress.best:
+                    self.keeper.take(self.progress.best)
         self._stand("eval")
         return self._metrics()
+
+    def _over(self) -> bool:
+        """Whether nothing is left to do, or nothing more to expect."""
+        patience = self.settings.early_stopping_patience
+        return self.progress.step >= self.settings.steps or (patience is not None and self.progress.waited >= patience)
 
     def _stand(self, mode: str) -> None:
         """Model, and an optimizer that keeps averages, in mode `train` or `eval`; checkpoints are written in `train`."""
@@ -123,7 +131,7 @@ class Loop:
         else:
             self.keeper.save(self.progress)
         self._stand("train")
-        if self.progress.step < self.settings.steps:
+        if not self._over():
             first = Batch.of(self.batch(self.guard.batch_of(self.progress.step))).rows(0, 1)
             extras = first.extras | self.objective.rehearsal(first.inputs)
             self.world.warm_up(self.module, Batch(first.inputs, first.labels, extras))
@@ -178,12 +186,16 @@ class Loop:
         }
 
     def _record(self, row: Row) -> None:
-        due = self.settings.eval_every and self.progress.step % self.settings.eval_every == 0
+        step, stopping = self.progress.step, self.settings.early_stopping_patience is not None
+        due = self.settings.eval_every and step % self.settings.eval_every == 0
+        due = due or (stopping and step == self.settings.steps)  # the last weights have a chance too
         loss: float | str = ""
         if self.validate and due:
             self._stand("eval")
             loss = self.validate()
             self._stand("train")
+            if stopping:
+                self.progress.validated.append((step, loss))
         if self.world.is_main:
             self.tally.add()
             self.job.record(**row, validation_loss=loss)
@@ -227,6 +239,7 @@ class Loop:
             "train_loss": measured(sum(last) / len(last), f"mean of the last {len(last)} steps"),
             "skipped_batches": counted(len(skipped), f"numbers {', '.join(map(str, skipped))}" if skipped else ""),
             "repeated_steps": counted(self.tally.beyond(done.step), "steps done beside those that count"),
+            **({"best_step": counted(done.best, f"of {done.step} done")} if done.best else {}),
             **self.objective.metrics(),
             **self.world.metrics(),
         }

@@ -10,9 +10,11 @@ from functools import lru_cache
 from math import log2
 from pathlib import Path
 
+from tasks.finetune.conflicts import packs
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.subject import Subject
-from tasks.models.chat import batch_indices, padded
+from tasks.models.chat import padded
+from tasks.models.packing import Dealer
 
 SIZES = Path("artifacts/data/instructions/sizes.json")
 
@@ -22,75 +24,103 @@ class Batches:
     """The batches of a finetuning run.
 
     Attributes:
-        lengths: tokens of a row, padding included -> how many steps have such a batch.
+        documents: tokens of what sees itself alone, a row or a packed chat -> how many there are in the run.
+        shapes: rows of a step and tokens of a row, padding included -> how many steps have such a batch.
         labelled: share of all tokens that are an answer's.
         held: tokens of the held-out chats, padding included.
         note: where this is known from.
     """
 
-    lengths: dict[int, int]
+    documents: dict[int, int]
+    shapes: dict[tuple[int, int], int]
     labelled: float
     held: float
     note: str
 
     def mean(self, per_token: Callable[[int], float]) -> float:
-        """Mean over all tokens of a quantity that depends on the length of the row."""
-        tokens = sum(length * steps for length, steps in self.lengths.items())
-        return sum(per_token(length) * length * steps for length, steps in self.lengths.items()) / tokens
+        """Mean over all tokens of a quantity that depends on the length of the document."""
+        return sum(per_token(length) * length * count for length, count in self.documents.items()) / self.all
+
+    @property
+    def all(self) -> int:
+        """Tokens of the run."""
+        return sum(length * count for length, count in self.documents.items())
+
+    @property
+    def tokens(self) -> float:
+        """Mean tokens of a step."""
+        return self.all / sum(self.shapes.values())
 
     @property
     def row(self) -> float:
-        """Mean tokens of a row."""
-        return sum(length * steps for length, steps in self.lengths.items()) / sum(self.lengths.values())
+        """Mean tokens of a document."""
+        return self.all / sum(self.documents.values())
+
+    def largest(self, parts: int) -> int:
+        """Tokens of the largest part of a step."""
+        return max(-(-rows // parts) * length for rows, length in self.shapes)
 
 
 def batches(about: Subject) -> Batches:
     """Exactly those of the training to come where the data is there, else estimated from its text."""
     params, identity = about.params.finetune, about.params.data.identity
+    packed = packs(params, about.config)
     try:
         changed = SIZES.stat().st_mtime_ns
     except OSError:
-        return _estimated(about)
-    found = _dealt(
-        (changed, str(SIZES.resolve()), identity),
-        params.steps,
-        params.batch_size,
-        params.context_length,
-        about.params.seed,
-    )
-    return found or _estimated(about)
+        return _estimated(about, packed)
+    key = (changed, str(SIZES.resolve()), identity)
+    dealing = (params.batch_size, packed, params.group_by_length, params.gradient_accumulation_steps)
+    found = _dealt(key, params.steps, params.context_length, about.params.seed, dealing)
+    return found or _estimated(about, packed)
 
 
 @lru_cache(maxsize=256)
 def _dealt(
-    written: tuple[int, str, str], steps: int, batch_size: int, context_length: int, seed: int
+    written: tuple[int, str, str], steps: int, context_length: int, seed: int, dealing: tuple[int, bool, bool, int]
 ) -> Batches | None:
     """The batches as training will deal them; None where no chats are known or none is trained on."""
     known = _known(*written)
     chosen = [size for size in known.get("train", ()) if size[0] <= context_length]
     if not chosen or not steps:
         return None
-    lengths: Counter[int] = Counter()
-    labelled = 0
+    batch_size, packed, grouped, parts = dealing
+    lengths = tuple(tokens for tokens, _ in chosen)
+    dealt = Dealer(lengths, batch_size, seed, packed, grouped, parts)
+    documents, shapes, labelled = Counter[int](), Counter[tuple[int, int]](), 0
     for step in range(steps):
-        rows = [chosen[i] for i in batch_indices(len(chosen), step, batch_size, seed)]
-        lengths[padded(max(tokens for tokens, _ in rows))] += 1
-        labelled += sum(answer for _, answer in rows)
-    tokens = batch_size * sum(length * count for length, count in lengths.items())
-    held = [size[0] for size in known.get("validation", ()) if size[0] <= context_length]
-    parts = [held[at : at + batch_size] for at in range(0, len(held), batch_size)]
-    kept = sum(padded(max(part)) * len(part) for part in parts)
-    return Batches(dict(lengths), labelled / tokens, kept, "the chats themselves")
+        rows = dealt.step(step)
+        shapes[len(rows.chats), rows.length] += 1
+        documents.update(length for row in rows.documents(lengths) for length in row)
+        labelled += sum(chosen[chat][1] for row in rows.chats for chat in row)
+    tokens = sum(length * count for length, count in documents.items())
+    held = tuple(size[0] for size in known.get("validation", ()) if size[0] <= context_length)
+    kept = sum(len(rows.chats) * rows.length for rows in Dealer(held, batch_size, 0, packed).in_turn())
+    return Batches(dict(documents), dict(shapes), labelled / tokens, kept, "the chats themselves")
 
 
-def _estimated(about: Subject) -> Batches:
+def _estimated(about: Subject, packed: bool) -> Batches:
     """All batches as long as a typical one of the standard library's chats."""
     params = about.params.finetune
     longest = constants.LONGEST_CHAT_BYTES + constants.LONGER_PER_DOUBLING * log2(params.batch_size)
     length = padded(max(1, int(min(params.context_length, longest / about.chat_bytes_per_token))))
-    held = max(1, about.params.data.max_instructions // 20) * length
+    steps, held = max(1, params.steps), max(1, about.params.data.max_instructions // 20)
+    note, labelled = "typical chats; exact once the data is there", constants.LABELLED_SHARE
+    if not packed:
+        documents, shapes = {length: steps * params.batch_size}, {(params.batch_size, length): steps}
+        return Batches(documents, shapes, labelled, held * length, note)
+    mean = max(1, int(min(params.context_length, constants.CHAT_BYTES / about.chat_bytes_per_token)))
+    rows = Dealer(
+        (mean,) * params.batch_size, params.batch_size, 0, True, False, params.gradient_accumulation_steps
+    ).step(0)
+    counts = Counter(length for row in rows.documents((mean,) * params.batch_size) for length in row)
+    tokens = len(rows.chats) * rows.length
     return Batches(
-        {length: max(1, params.steps)}, constants.LABELLED_SHARE, held, "typical chats; exact once the data is there"
+        {length: count * steps for length, count in counts.items()},
+        {(len(rows.chats), rows.length): steps},
+        min(1.0, labelled * length * params.batch_size / tokens),
+        held * tokens / params.batch_size,
+        note,
     )
 
 

@@ -23,6 +23,7 @@ class Steps:
         gradients: bytes of the gradients that live at once.
         lengths: how many different lengths of batch there are.
         longest: tokens of a sequence in the largest batch, which decides the memory; 0: `context`.
+        most: tokens of the largest part of a step; 0: what the mean step and `longest` make of it.
         parts: that a step's batch is computed in.
         checkpointing: gradient checkpointing, `none | selective | full`.
         pure: whether weights, gradients and moments are bfloat16.
@@ -41,6 +42,7 @@ class Steps:
     gradients: int
     lengths: int = 1
     longest: int = 0
+    most: int = 0
     parts: int = 1
     checkpointing: str = "none"
     pure: bool = False

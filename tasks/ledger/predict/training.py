@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
@@ -80,12 +81,14 @@ def finetune(about: Subject) -> Metrics:
     shapes = technique.trained_shapes(about.config)
     trained, optimizer = sum(map(prod, shapes)), params.optimizer.technique
     layers = lora.adapted(about.config, "all-linear") if technique.frozen else []
+    flops = made.mean(lambda length: technique.flops_per_token(about.config, length, made.labelled))
     steps = Steps(
         count=params.steps,
-        tokens=params.batch_size * made.row,
+        tokens=made.tokens,
         context=max(1, round(made.row)),
         labelled=made.labelled,
-        flops=made.mean(lambda length: technique.flops_per_token(about.config, length, made.labelled)),
+        flops=flops
+        + (made.mean(_body(about, 2 * trained * technique.frozen)) if params.gradient_checkpointing == "full" else 0),
         elements=sum(
             constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in layers
         ),
@@ -94,10 +97,13 @@ def finetune(about: Subject) -> Metrics:
         checkpoints=params.steps // params.checkpoint_every,
         state=optimizer.state_bytes(shapes),
         gradients=4 * (max(map(prod, shapes), default=0) if optimizer.in_backward else trained),
-        lengths=len(made.lengths),
-        longest=max(made.lengths),
+        lengths=len({length for _, length in made.shapes}),
+        longest=max(made.documents),
+        most=made.largest(params.gradient_accumulation_steps),
+        parts=params.gradient_accumulation_steps,
+        checkpointing=params.gradient_checkpointing,
     )
-    held = 2 * made.held if params.steps else 0
+    held = (2 + params.steps // params.eval_every) * made.held if params.steps else 0
     metrics = _trained(about, "finetune", steps, held, base_bytes=about.stored if technique.frozen else 4)
     metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(about)}
     metrics["flops"] = replace(metrics["flops"], note=f"{metrics['flops'].note}; lengths of batches: {made.note}")
@@ -109,6 +115,12 @@ def finetune(about: Subject) -> Metrics:
         "adapter_bytes": modelled(adapter, note),
         "delivery_bytes": modelled(adapter, f"adapter alone: {note}"),
     }
+
+
+def _body(about: Subject, adapter: int) -> Callable[[int], float]:
+    """FLOPs of one more forward pass of a token through the blocks, by context; `adapter`: those of what lies beside them."""
+    head = about.anatomy.head_matrix.flops
+    return lambda context: accounting.training_flops_per_token(about.config, context) / 3 - head + adapter
 
 
 def _kept(about: Subject) -> Metrics:

@@ -1,0 +1,51 @@
+"""Choices of finetune that exclude each other, or that the model excludes, told from parameters and config. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tasks.accounting.packing import unpackable
+from tasks.finetune import Finetune
+from tasks.models import Config
+from tasks.models.packing import Dealer
+
+
+def packs(params: Finetune, config: Config) -> bool:
+    """Whether chats share rows: as `finetune.packing` says, `auto` wherever nothing is against it."""
+    return params.packing == "on" or (params.packing == "auto" and not apart(params, config))
+
+
+def dealer(params: Finetune, lengths: Sequence[int], seed: int, packed: bool) -> Dealer:
+    """What deals chats of those lengths in tokens to the steps."""
+    parts = params.gradient_accumulation_steps
+    return Dealer(tuple(lengths), params.batch_size, seed, packed, params.group_by_length, parts)
+
+
+def apart(params: Finetune, config: Config) -> str:
+    """Why chats can't share rows, for a person; "" if they can."""
+    if not params.technique.packs:
+        return f"finetune.method {params.method} adds to the beginning of a row, which is the first chat's alone"
+    return unpackable(config, params.context_length)
+
+
+def conflicts(params: Finetune, config: Config | None = None) -> Iterator[str]:
+    """One sentence per combination that can't work: what was found where, and what to do; `config`: of the model."""
+    parts, method = params.gradient_accumulation_steps, params.optimizer.method
+    if params.packing == "on" and config is not None and (why := apart(params, config)):
+        yield f"finetune.packing: found on; {why}: set it to auto or off"
+    if parts > params.batch_size:
+        yield (
+            f"finetune.gradient_accumulation_steps: found {parts}; a step has {params.batch_size} chats "
+            "(finetune.batch_size): lower it, or raise the batch"
+        )
+    if params.optimizer.technique.in_backward and parts > 1:
+        yield (
+            f"finetune.gradient_accumulation_steps: found {parts}; {method} updates a tensor as soon as its gradient is "
+            "there, so none is added up: set it to 1, or choose another finetune.optimizer.method"
+        )
+    patience = params.early_stopping_patience
+    if patience is not None and params.eval_every >= params.steps:
+        yield (
+            f"finetune.early_stopping_patience: found {patience}; the validation loss is first looked at after "
+            f"{params.eval_every} steps (finetune.eval_every) of {params.steps}: lower finetune.eval_every, or set it to null"
+        )
