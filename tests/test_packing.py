@@ -137,7 +137,7 @@ def test_grouped_steps_are_of_like_length() -> None:
 
     def padding(grouped: bool) -> int:
         dealt = Dealer(lengths, 8, 0, False, grouped)
-        return sum(dealt.step(step).length * 8 for step in range(50)) - sum(lengths)
+        return sum(dealt.step(step).length * 8 for step in range(50)) - int(sum(lengths))
 
     assert padding(True) < padding(False) / 2
     longest = [Dealer(lengths, 8, 0, False, True).step(step).length for step in range(50)]

@@ -38,7 +38,7 @@ class Held:
 
     Args:
         model: what is trained.
-        examples: the chats; there may be none.
+        examples: the chats.
         batch_size: chats per forward pass.
         packed: whether they share rows.
         precision: of the forward pass, resolved.
@@ -48,19 +48,14 @@ class Held:
         self.model, self.examples, self.precision = model, examples, precision
         self.dealt = Dealer(tuple(len(example.labels) for example in examples), batch_size, 0, packed)
 
-    def loss(self) -> float | None:
-        """Mean loss in nats over all tokens of answers, however they are batched; None where there are no chats.
-
-        The model is left in `eval()`.
-        """
+    def loss(self) -> float:
+        """Mean loss in nats over all tokens of answers, however they are batched. The model is left in `eval()`."""
         import torch
 
         from tasks.models.device import autocast
         from tasks.training.kernels.attention import blockwise
         from tasks.training.loss import next_token_loss
 
-        if not self.examples:
-            return None
         self.model.eval()
         summed, tokens = 0.0, 0
         with torch.no_grad(), autocast(self.precision), blockwise(self.model):

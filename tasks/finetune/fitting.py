@@ -60,7 +60,7 @@ def fit(tuning: Tuning, params: Finetune, seed: int, config: Config, train: Chat
     """
     model, precision, packed = tuning.model, resolve_precision(params.precision), packs(params, config)
     validation = Held(model, held.examples, params.batch_size, packed, precision)
-    before = validation.loss()
+    before = validation.loss() if held.examples else None
     dealt = dealer(params, [len(example.labels) for example in train.examples], seed, packed)
     settings = Settings(
         **{name: getattr(params, name) for name in SAME},
@@ -81,8 +81,10 @@ def fit(tuning: Tuning, params: Finetune, seed: int, config: Config, train: Chat
     with noisy(model, params.neftune_noise_alpha):
         metrics = loop.run()
     metrics["trainable_parameters"] = counted(trained)
-    after = validation.loss()
-    if before is not None and after is not None:
+    if before is not None:
         note = f"answers of {len(held.examples)} held-out chats"
-        metrics |= {"validation_loss_before": measured(before, note), "validation_loss": measured(after, note)}
+        metrics |= {
+            "validation_loss_before": measured(before, note),
+            "validation_loss": measured(validation.loss(), note),
+        }
     return metrics

@@ -55,25 +55,21 @@ class BlockwiseAttention(torch.autograd.Function):  # type: ignore[misc]  # torc
         made = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
         whole = (query, key, value, gradient, normal, delta, *made)
         if ctx.spans is None:
-            _slopes(*(tensor.reshape(-1, *tensor.shape[2:]) for tensor in whole), ctx.scale)
+            _slopes([tensor.reshape(-1, *tensor.shape[2:]) for tensor in whole], ctx.scale)
         for row, start, end in ctx.spans or ():
-            _slopes(*(tensor[row, :, start:end] for tensor in whole), ctx.scale)
+            _slopes([tensor[row, :, start:end] for tensor in whole], ctx.scale)
         return (*made, None, None)
 
 
-def _slopes(
-    query: Any,
-    key: Any,
-    value: Any,
-    gradient: Any,
-    normal: Any,
-    delta: Any,
-    to_query: Any,
-    to_key: Any,
-    to_value: Any,
-    scale: float,
-) -> None:
-    """Fill the gradients of sequences (N, T, D); the last two begin at 0. `normal` and `delta` are (N, T, 1)."""
+def _slopes(tensors: list[Any], scale: float) -> None:
+    """Fill the gradients of sequences of (N, T, D) or (N, T, 1).
+
+    Args:
+        tensors: query, key, value, gradient of the sums, logarithms, sums of gradient times sum; to be filled: those of
+            query, and of key and value, which begin at 0.
+        scale: of the scores.
+    """
+    query, key, value, gradient, normal, delta, to_query, to_key, to_value = tensors
     future = torch.ones(BLOCK, BLOCK, dtype=torch.bool, device=query.device).triu(1)
     for start in range(0, query.shape[1], BLOCK):
         end = min(start + BLOCK, query.shape[1])

@@ -7,7 +7,7 @@ and up is made again in the backward pass instead of being kept, which no produc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -127,7 +127,7 @@ def _gated(module: Any, own: Any, inputs: Any) -> Any:
 @contextmanager
 def low_rank(model: Any) -> Iterator[None]:
     """Train the LoRA layers of `model` this way inside, where it runs on a CPU; afterwards they are as they were."""
-    changed = []
+    changed: list[tuple[Any, Callable[..., Any]]] = []
     if hasattr(model, "peft_config") and next(model.parameters()).device.type == "cpu":
         from peft.tuners.lora import Linear
         from transformers.activations import ACT2FN
