@@ -142,7 +142,7 @@ def trl(task: Task, **more: Any) -> Rows:
 
 def trl_padding_free(task: Task) -> Rows:
     """The same with its `padding_free`: a step's chats in one row, kept apart by a mask."""
-    return trl(task, padding_free=True)
+    return trl(task, padding_free=True, max_length=None)
 
 
 def _own(example: Example) -> list[int]:
