@@ -119,8 +119,7 @@ def _training(params: Params, config: Config) -> Iterator[str]:
     tuned = params.finetune
     if not tuned.steps:
         return
-    yield from tuning_conflicts(tuned)
-    yield from tuned.objective.technique.refuse(tuned.batch_size, tuned.context_length)
+    yield from tuning_conflicts(tuned, config)
     if why := tuned.technique.refuse(config):
         yield why
     elif not tuned.technique.merges:

@@ -49,6 +49,12 @@ class Finetune(Choice):
     """Chats per step."""
     context_length: PositiveInt = 256
     """Longest chat in tokens; a longer one is left out and counted."""
+    packing: str = Field(default="auto", pattern="^(auto|on|off)$")
+    """Let a step's chats share rows without seeing each other, so that no padding is multiplied; auto: where the model can."""
+    group_by_length: bool = False
+    """Make steps of chats of like length, in an order that is drawn."""
+    neftune_noise_alpha: PositiveFloat | None = None
+    """Noise on the embeddings while training, at most this / sqrt(tokens x width) (arXiv:2310.05914); null: none."""
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate."""
     schedule: Schedule = Schedule(warmup_steps=10)
@@ -59,8 +65,16 @@ class Finetune(Choice):
     """Clip the gradient's global norm to this."""
     precision: str = Field(default="auto", pattern="^(auto|fp32|bf16)$")
     """Arithmetic of the forward pass: auto takes bf16 where the machine multiplies it natively."""
+    gradient_accumulation_steps: PositiveInt = 1
+    """Parts a step's batch is computed in, one after the other: less memory, the same gradient."""
+    gradient_checkpointing: str = Field(default="none", pattern="^(none|selective|full)$")
+    """What is computed again in the backward pass instead of kept: nothing, all but matrix products, whole blocks (arXiv:1604.06174)."""
     checkpoint_every: PositiveInt = 50
     """Steps between checkpoints to resume from."""
+    eval_every: PositiveInt = 100
+    """Steps between validation losses."""
+    early_stopping_patience: PositiveInt | None = None
+    """Stop after so many validation losses without a better one, and go back to the best; null: train to the last step."""
     lora: Lora = Lora()
     rslora: RsLora = RsLora()
     lora_plus: LoraPlus = LoraPlus()

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from tasks.core.errors import UserError
-from tasks.models.chat import IGNORED, Example, batch_indices, encode, padded
+from tasks.models.chat import Example, encode
 
 
 @dataclass
@@ -50,21 +50,3 @@ def read(path: Path, tokenizer: Any, context_length: int) -> Chats:
         else:
             chats.examples.append(example)
     return chats
-
-
-def tensors(examples: list[Example], device: Any) -> tuple[Any, Any]:
-    """Inputs and labels (B, T) of a batch, padded on the right to its longest chat or a little more."""
-    import torch
-
-    length = padded(max(len(example.labels) for example in examples))
-    inputs = torch.zeros(len(examples), length, dtype=torch.long)
-    labels = torch.full((len(examples), length), IGNORED)
-    for row, example in enumerate(examples):
-        inputs[row, : len(example.labels)] = torch.tensor(example.ids[:-1])
-        labels[row, : len(example.labels)] = torch.tensor(example.labels)
-    return inputs.to(device), labels.to(device)
-
-
-def batch(examples: list[Example], step: int, batch_size: int, seed: int, device: Any) -> tuple[Any, Any]:
-    """The batch of a step: every chat once per epoch, in an order drawn anew for each."""
-    return tensors([examples[index] for index in batch_indices(len(examples), step, batch_size, seed)], device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ from tasks.core.measure import Metrics
 from tasks.core.schema import Technique
 from tasks.finetune.technique import FinetuneTechnique
 from tasks.models import Config
+from tasks.models.packing import Dealer
 from tasks.objectives.technique import Objective
 from tasks.training.spikes import Spikes
 
@@ -29,6 +30,8 @@ class Given:
         precision: resolved: no `auto`.
         job: whose folder outlives a kill.
         reload: loads the base model anew.
+        packed: whether chats share rows.
+        deal: of chats of those lengths in tokens, what deals them to the steps.
     """
 
     data: Path
@@ -39,6 +42,8 @@ class Given:
     precision: str
     job: Job
     reload: Callable[[], Any]
+    packed: bool
+    deal: Callable[[Sequence[int]], Dealer]
 
 
 class Lesson:
@@ -47,10 +52,14 @@ class Lesson:
     Attributes:
         objective: what the loop makes of a batch; None: the next token's loss.
         spikes: which losses are too far above the ones before.
+        packed: whether its rows hold several chats.
+        watched: the validation loss of the model as it is, to be looked at while it is trained; None: nothing is.
     """
 
     objective: Objective | None = None
     spikes: Spikes = Spikes()
+    packed: bool = False
+    watched: Callable[[], float] | None = None
 
     def meet(self, base: Any) -> None:
         """Told of the base model before a technique adapts it."""

@@ -1,4 +1,4 @@
-"""Base model and rows of its objective in; adapter and merged model out."""
+"""Base model and rows to learn from in; adapter and merged model out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from tasks.core.measure import Metrics, counted
 from tasks.evaluate import Evaluate
 from tasks.evaluate.judge import judge
 from tasks.finetune import Finetune
-from tasks.finetune.conflicts import conflicts
-from tasks.finetune.lesson import Given, Lesson
+from tasks.finetune.fitting import check, fit, given
+from tasks.finetune.lesson import Lesson
 from tasks.finetune.technique import Plan, Tuning
 from tasks.models.adapter import mark_unmerged
-from tasks.models.device import resolve_precision
 from tasks.models.load import (
     cast,
     check_context,
@@ -31,11 +30,6 @@ from tasks.models.load import (
     weight_bytes,
     weight_shapes,
 )
-from tasks.training.loop import Loop
-from tasks.training.settings import Settings
-
-NAMES = ("steps", "learning_rate", "schedule", "weight_decay", "max_grad_norm", "checkpoint_every")
-"""Settings of the loop that go by the same name here."""
 
 
 def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain: Path, out: Path, job: Job) -> Metrics:
@@ -44,8 +38,6 @@ def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain
     Raises:
         UserError: nothing to learn from, no chat template, or technique or objective don't fit the model.
     """
-    if params.steps and (wrong := list(conflicts(params))):
-        raise UserError("\n".join(wrong))
     tokenizer = load_tokenizer(pretrain)
     if params.steps:
         metrics = _train(params, seed, data, pretrain, tokenizer, out, job)
@@ -59,44 +51,23 @@ def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain
 def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: Any, out: Path, job: Job) -> Metrics:
     import torch
 
-    precision = resolve_precision(params.precision)
-    technique, kept = params.technique, stored_dtype(pretrain)
+    technique, kept, config = params.technique, stored_dtype(pretrain), read_config(pretrain)
+    check(params, config)
     load = partial(technique.load, pretrain)
-    given = Given(data, tokenizer, params.context_length, params.batch_size, seed, precision, job, load)
-    lesson = _lesson(params, given)
+    lesson = params.objective.technique.lesson(given(params, config, data, tokenizer, seed, job, load))
     check_context("finetune.context_length", params.context_length, pretrain)
-    size = sum(map(prod, weight_shapes(technique.config_after(read_config(pretrain))).values()))
+    size = sum(map(prod, weight_shapes(technique.config_after(config)).values()))
     base = load()
     lesson.meet(base)
     torch.manual_seed(seed)
     plan = Plan(pretrain, job.work, params.steps, seed, params.optimizer.technique)
     tuning = _begin(params, base, plan, lesson)
-    settings = Settings(
-        **{name: getattr(params, name) for name in NAMES},
-        precision=precision,
-        seed=seed,
-        optimizer=tuning.optimizer(plan.optimizer),
-        spikes=lesson.spikes,
-    )
-    before = lesson.validate()
-    loop = Loop(tuning.model, lesson.batch, settings, job, hooks=tuning, objective=lesson.objective)
-    trained = tuning.trainable()
-    metrics = loop.run()
-    if lesson.objective is not None:
-        metrics["objective_loss"] = metrics.pop("train_loss")
-    metrics["trainable_parameters"] = counted(trained, f"beside {size:,} of the model")
+    metrics = fit(tuning, params, seed, lesson, job)
+    trained = metrics["trainable_parameters"].value
+    metrics["trainable_parameters"] = counted(trained or 0, f"beside {size:,} of the model")
     metrics["parameters"] = counted(size)
-    metrics |= lesson.metrics() | {f"{name}_before": value for name, value in before.items()} | lesson.validate()
+    metrics |= lesson.metrics()
     return metrics | _save(tuning, kept, pretrain, tokenizer, out)
-
-
-def _lesson(params: Finetune, given: Given) -> Lesson:
-    """The objective with its rows."""
-    objective = params.objective.technique
-    if refused := list(objective.refuse(params.batch_size, params.context_length)):
-        raise UserError("\n".join(refused))
-    made: Lesson = objective.lesson(given)
-    return made
 
 
 def _begin(params: Finetune, base: Any, plan: Plan, lesson: Lesson) -> Tuning:

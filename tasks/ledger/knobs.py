@@ -15,6 +15,7 @@ from tasks.accounting.memory import CHECKPOINTING
 from tasks.core.errors import UserError
 from tasks.core.schema import validate
 from tasks.design.family import Family
+from tasks.finetune.conflicts import conflicts as tuning
 from tasks.ledger.predict.subject import Subject
 from tasks.optimizers import Optimizer
 from tasks.params import Params, override
@@ -79,7 +80,9 @@ class Setting:
             changed = validate(Params, override(params.model_dump(mode="json"), self.assignments))
         except UserError:
             return None
-        return None if changed.pretrain.steps and any(conflicts(changed.pretrain)) else changed
+        wrong = [*(conflicts(changed.pretrain) if changed.pretrain.steps else ())]
+        wrong += tuning(changed.finetune) if changed.finetune.steps else ()
+        return None if wrong else changed
 
 
 @dataclass(frozen=True, eq=False)

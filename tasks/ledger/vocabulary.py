@@ -35,6 +35,7 @@ _METRICS = (
     Metric("cpu_seconds_per_token", "computation", "s/token", "lower", "Processor time per generated token.", OWN),
     Metric("attempts", "computation", "", "lower", "Processes it took, interrupted ones included.", OWN),
     Metric("repeated_steps", "computation", "", "lower", "Steps done again after a kill or a roll-back.", OWN),
+    Metric("best_step", "computation", "", "", "Step whose weights early stopping went back to.", OWN),
     Metric("skipped_batches", "computation", "", "lower", "Batches left out: the loss spiked or was no number.", OWN),
     Metric("training_seconds", "computation", "s", "lower", "Elapsed time of the optimizer steps alone.", SURVEY),
     Metric("evaluation_seconds", "computation", "s", "lower", "Elapsed time of evaluating quality.", OWN),

@@ -89,16 +89,3 @@ def padded(longest: int) -> int:
     A few lengths instead of hundreds: the CPU's matrix library keeps what it prepares for each.
     """
     return -(-longest // PADDED_TO) * PADDED_TO
-
-
-def batch_indices(count: int, step: int, batch_size: int, seed: int) -> list[int]:
-    """Which of `count` chats make the batch of a step: every one once per epoch, in an order drawn anew for each."""
-    import numpy as np
-
-    chosen, orders = [], {}
-    for position in range(step * batch_size, (step + 1) * batch_size):
-        epoch, offset = divmod(position, count)
-        if epoch not in orders:
-            orders[epoch] = np.random.default_rng([seed, epoch]).permutation(count)
-        chosen.append(int(orders[epoch][offset]))
-    return chosen

@@ -30,6 +30,7 @@ class Progress:
         tokens, flops, seconds: spent in those steps; what a kill or a roll-back threw away is not in them.
         recent: losses of the last steps.
         saved_bytes: what autograd kept of the first; None: not counted.
+        validated: step and validation loss of every evaluation, where the best is gone back to.
     """
 
     step: int = 0
@@ -38,6 +39,18 @@ class Progress:
     seconds: float = 0.0
     recent: list[float] = field(default_factory=list)
     saved_bytes: int | None = None
+    validated: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def best(self) -> int | None:
+        """The step of the lowest validation loss, the first of them; None before the first that is a number."""
+        known = [(loss, step) for step, loss in self.validated if loss == loss]
+        return min(known)[1] if known else None
+
+    @property
+    def waited(self) -> int:
+        """Evaluations since the best."""
+        return sum(step > (self.best or 0) for step, _ in self.validated)
 
 
 class Keeper(AbstractContextManager["Keeper"]):
@@ -74,7 +87,9 @@ class Keeper(AbstractContextManager["Keeper"]):
             return
         told = {"key": self.job.work.name, "groups": _groups(self.optimizer), "gradient": self.gradient.state()}
         text = json.dumps(asdict(progress) | told)
-        self._writing = threading.Thread(target=self._write, args=(target, (text, weights, state)), name="checkpoint")
+        best = _name(progress.best) if progress.best else ""
+        arguments = (target, (text, weights, state), best)
+        self._writing = threading.Thread(target=self._write, args=arguments, name="checkpoint")
         self._writing.start()
 
     def check(self) -> None:
@@ -108,15 +123,16 @@ class Keeper(AbstractContextManager["Keeper"]):
                 raise
             self.job.say(f"the checkpoint begun last could not be written: {unwritten}")
 
-    def _write(self, target: Path, made: Written) -> None:
-        """The thread: nothing it does touches what is being trained."""
+    def _write(self, target: Path, made: Written, best: str) -> None:
+        """The thread: nothing it does touches what is being trained. The checkpoint named `best` is kept, however old."""
         unfinished = self.job.work / "checkpoint.tmp"
         try:
             _fill(unfinished, made)
             os.replace(unfinished, target)
             sync(self.job.work)
             for old in _found(self.job.work)[self.keep :]:
-                shutil.rmtree(old)
+                if old.name != best:
+                    shutil.rmtree(old)
         except Exception as error:
             shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk this makes room again
             self._error = error
@@ -135,21 +151,31 @@ class Keeper(AbstractContextManager["Keeper"]):
         found = self.world.agreed(found)
         if found and not self.world.is_main:
             made = _read(self.job.work / found)
-        text, weights, state = made
+        text = made[0]
         if not text and back:
             raise UserError(f"{self.job.stage}: no checkpoint is left to go back to", "run again: it starts anew")
         progress = Progress()
         if text:
-            told = json.loads(text)
-            for group, kept in zip(self.optimizer.param_groups, told.pop("groups"), strict=True):
-                group.update(kept)
-            self.world.load(self.graph, self.optimizer, weights, state)
-            self.gradient.load(told.pop("gradient"))
-            del told["key"]
-            progress = Progress(**told)
+            progress = self._load(made)
         if self.world.is_main:
             self.job.rewind(progress.step)
         return progress
+
+    def take(self, step: int) -> None:
+        """Go back to the weights of the best step, whose checkpoint is kept; the history stays as it is."""
+        self.wait()
+        self._load(_read(self.job.work / _name(step)))
+
+    def _load(self, made: Written) -> Progress:
+        text, weights, state = made
+        told = json.loads(text)
+        for group, kept in zip(self.optimizer.param_groups, told.pop("groups"), strict=True):
+            group.update(kept)
+        self.world.load(self.graph, self.optimizer, weights, state)
+        self.gradient.load(told.pop("gradient"))
+        del told["key"]
+        told["validated"] = [(step, loss) for step, loss in told["validated"]]
+        return Progress(**told)
 
     def _newest(self) -> tuple[str, Written]:
         """Folder and content of the newest checkpoint that can be read and is this job's; empty where there is none."""

@@ -16,6 +16,9 @@ from typing import Any
 
 Shape = tuple[int, ...]
 
+SHORT = 32
+"""Tokens of a sequence that others are told from."""
+
 
 class Counter:
     """FLOPs of everything that ran inside `counting`."""
@@ -68,6 +71,19 @@ class Flops:
     def of(self, sequences: int, length: int, labelled: int, passes: int = 1) -> float:
         """FLOPs of `sequences` of `length` tokens, of which `labelled` in all have a logit computed, in so many passes."""
         return passes * self._fixed() + sequences * self._body(length) + labelled * self._head()
+
+    def of_documents(self, rows: list[list[int]], labelled: int, passes: int = 1) -> float:
+        """FLOPs of rows of sequences that don't see each other, `rows` their lengths; only where attention alone mixes.
+
+        Such a sequence costs a multiple of its length and one of its square, so two lengths tell of all: the hundreds
+        that occur would take hundreds of passes.
+        """
+        half, whole = self._body(SHORT), self._body(2 * SHORT)
+        square = (whole - 2 * half) / (2 * SHORT**2)
+        each = half / SHORT - square * SHORT
+        lengths = [length for row in rows for length in row]
+        squares = square * sum(n * n for n in lengths)
+        return passes * self._fixed() + each * sum(lengths) + squares + labelled * self._head()
 
     def _count_body(self, length: int) -> float:
         labelled = min(length, self._ahead + 1)

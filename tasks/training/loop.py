@@ -69,14 +69,12 @@ class Loop:
         optimizer = self.world.optimizer(settings.optimizer, named, settings.learning_rate, settings.weight_decay)
         self.optimizer = steps_of(optimizer, settings.optimizer, settings.precision)
         kind = Slope if settings.optimizer.zeroth_order else Gradient
-        trained = [p for _, p in named]
-        self.gradient = kind(self.module, trained, settings, self.world, self.optimizer, self.objective)
+        self.gradient = kind(self.module, [p for _, p in named], settings, self.world, self.optimizer, self.objective)
         self.work = Work(self.graph, self.module, self.objective, self.hooks, settings, self.world, self._rehearse)
         self.balance = BiasBalance(model, self.world.total_tensor)
         self.saved = Saved(self.graph, settings, self.world)
-        self.progress, self.useful = checkpoint.Progress(), 1.0
-        keep = settings.keep_checkpoints
-        self.keeper = checkpoint.Keeper(job, self.world, self.graph, self.optimizer, self.gradient, keep)
+        self.progress, self.useful, kept = checkpoint.Progress(), 1.0, settings.keep_checkpoints
+        self.keeper = checkpoint.Keeper(job, self.world, self.graph, self.optimizer, self.gradient, kept)
         self.guard, self.tally = Guard(settings.spikes, job, self.world), Tally(job.work / "steps.done")
 
     def run(self) -> Metrics:
@@ -94,7 +92,7 @@ class Loop:
             if self.settings.gradient_checkpointing != "none":
                 self.useful = self.work.useful(Batch.of(self.batch(0)))
             with self.job.progress(self.settings.steps, self.progress.step) as bar:
-                while self.progress.step < self.settings.steps:
+                while not self._over():
                     before = self.progress.step
                     try:
                         row = self._step()
@@ -108,12 +106,20 @@ class Loop:
                     self._record(row)
                     bar.advance(1, **shown(row), **self.job.left())
                     self._stop(reason)
-                    if self.progress.step % self.settings.checkpoint_every == 0:
+                    due = self.progress.step % self.settings.checkpoint_every == 0
+                    if due or self.progress.step == self.progress.best:
                         self.keeper.save(self.progress)
             if self.progress.step:  # whatever stops the evaluation that follows, the training is kept
                 self.keeper.save(self.progress)
+                if self.progress.best:
+                    self.keeper.take(self.progress.best)
         self._stand("eval")
         return self._metrics()
+
+    def _over(self) -> bool:
+        """Whether nothing is left to do, or nothing more to expect."""
+        patience = self.settings.early_stopping_patience
+        return self.progress.step >= self.settings.steps or (patience is not None and self.progress.waited >= patience)
 
     def _stand(self, mode: str) -> None:
         """Model, and an optimizer that keeps averages, in mode `train` or `eval`; checkpoints are written in `train`."""
@@ -130,7 +136,7 @@ class Loop:
         else:
             self.keeper.save(self.progress)
         self._stand("train")
-        if self.progress.step < self.settings.steps:
+        if not self._over():
             first = Batch.of(self.batch(self.guard.batch_of(self.progress.step))).rows(0, 1)
             extras = first.extras | self.objective.rehearsal(first.inputs)
             self.world.warm_up(self.module, Batch(first.inputs, first.labels, extras))
@@ -185,12 +191,16 @@ class Loop:
         }
 
     def _record(self, row: Row) -> None:
-        due = self.settings.eval_every and self.progress.step % self.settings.eval_every == 0
+        step, stopping = self.progress.step, self.settings.early_stopping_patience is not None
+        due = self.settings.eval_every and step % self.settings.eval_every == 0
+        due = due or (stopping and step == self.settings.steps)  # the last weights have a chance too
         loss: float | str = ""
         if self.validate and due:
             self._stand("eval")
             loss = self.validate()
             self._stand("train")
+            if stopping:
+                self.progress.validated.append((step, loss))
         if self.world.is_main:
             self.tally.add()
             self.job.record(**row, validation_loss=loss)
@@ -219,9 +229,8 @@ class Loop:
         trainable = sum(p.numel() for _, p in self.graph.trained())
         mfu: Value = missing("the machine's matrix-product rate was not measured")
         if peak:
-            mfu = measured(
-                self.useful * rate / peak, f"of {peak / 1e9:.0f} GFLOP/s measured in {self.settings.precision}"
-            )
+            of = f"of {peak / 1e9:.0f} GFLOP/s measured in {self.settings.precision}"
+            mfu = measured(self.useful * rate / peak, of)
         return {
             "trainable_parameters": counted(trainable),
             "tokens": counted(done.tokens, "padding included"),
@@ -235,6 +244,7 @@ class Loop:
             "skipped_batches": counted(len(skipped), f"numbers {', '.join(map(str, skipped))}" if skipped else ""),
             "repeated_steps": counted(self.tally.beyond(done.step), "steps done beside those that count"),
             **self.saved.metrics(done),
+            **({"best_step": counted(done.best, f"of {done.step} done")} if done.best else {}),
             **self.objective.metrics(),
             **self.world.metrics(),
         }

@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.models.chat import IGNORED
 from tasks.models.soft_prompt import decode_prompted, virtual_tokens
+from tasks.training.documents import own_documents
 
 
 def next_token_loss(model: Any, inputs: Any, labels: Any, documents: Any = None) -> Any:
@@ -64,25 +65,6 @@ def _decode(model: Any, inputs: Any, documents: Any = None, **more: Any) -> Any:
             raise ValueError("virtual tokens stand before a whole row, and documents of a row can't all follow them")
         return decode_prompted(model, decoder, inputs, **more)
     return decoder(input_ids=inputs, use_cache=False, **own_documents(documents), **more)
-
-
-def own_documents(documents: Any) -> dict[str, Any]:
-    """Arguments of a forward pass in which a token sees its own document (B, T) alone; none where `documents` is None."""
-    return {} if documents is None else _own_documents(documents)
-
-
-def _own_documents(documents: Any) -> dict[str, Any]:
-    """Positions that begin anew with every document (B, T), and a mask (B, 1, T, T) that shows a token its own alone."""
-    import torch
-
-    length = documents.shape[1]
-    order = torch.arange(length, device=documents.device).expand_as(documents)
-    fresh = torch.ones_like(documents, dtype=torch.bool)
-    fresh[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    starts = torch.where(fresh, order, 0).cummax(1).values
-    same = documents[:, :, None] == documents[:, None, :]
-    mask = same & torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-    return {"position_ids": order - starts, "attention_mask": mask[:, None]}
 
 
 def cross_entropy(causal: Any, hidden: Any, labels: Any) -> Any:

@@ -33,6 +33,13 @@ def recompute(model: Any, way: str) -> None:
         block.forward = partial(_again, block, block.forward, way)
 
 
+def keep_everything(model: Any) -> None:
+    """Undo `recompute`."""
+    for block in blocks_of(model):
+        if isinstance(block.forward, partial):
+            del block.forward
+
+
 @contextmanager
 def everything_kept(model: Any) -> Iterator[None]:
     """Nothing is computed twice inside: what runs is what the model itself takes (model FLOPs, arXiv:2204.02311)."""

@@ -24,6 +24,8 @@ class Settings:
         precision: `fp32 | bf16 | fp16 | bf16_pure | fp8`, resolved: no `auto`.
         teacher: folder of the model an objective learns from.
         compile: whether blocks are compiled, resolved.
+        packed: whether rows hold sequences that attention alone mixes, none of which sees another.
+        early_stopping_patience: validation losses without a better one after which the run ends at its best; None: never.
     """
 
     steps: int
@@ -43,3 +45,5 @@ class Settings:
     compile: bool = False
     spikes: Spikes = field(default_factory=Spikes)
     keep_checkpoints: int = 2
+    packed: bool = False
+    early_stopping_patience: int | None = None

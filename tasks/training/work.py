@@ -8,6 +8,7 @@ from typing import Any
 from tasks.models.chat import IGNORED
 from tasks.objectives.technique import Objective
 from tasks.training.batch import Batch
+from tasks.training.documents import lengths_of
 from tasks.training.flops import Flops
 from tasks.training.hooks import Hooks
 from tasks.training.recompute import everything_kept
@@ -55,10 +56,13 @@ class Work:
     def note(self) -> str:
         """How the figure was got."""
         outside = f" + {self.objective.outside_is}" if self.objective.outside else ""
-        return f"operators of one sequence x sequences{outside}"
+        each = "every chat of a row by its own length" if self.settings.packed else "sequences"
+        return f"operators of one sequence x {each}{outside}"
 
     def _of(self, flops: Flops, batch: Batch) -> float:
         passes = self.settings.gradient_accumulation_steps * self.world.size
+        if self.settings.packed and "documents" in batch.extras:
+            return flops.of_documents(lengths_of(batch.extras["documents"]), batch.labelled, passes)
         return flops.of(batch.inputs.shape[0], batch.inputs.shape[1], batch.labelled, passes)
 
     def _count(self, batch: Batch) -> Flops:

@@ -35,7 +35,7 @@ class Answers(Lesson):
     def __init__(self, given: Given) -> None:
         from tasks.finetune import chats
 
-        self.given = given
+        self.given, self.packed = given, given.packed
         self.train, self.held = (
             chats.read(given.data / "instructions" / f"{split}.jsonl", given.tokenizer, given.context_length)
             for split in ("train", "validation")
@@ -45,37 +45,30 @@ class Answers(Lesson):
             raise UserError(
                 f"finetune: no chat to train on ({train.too_long} longer than finetune.context_length "
                 f"{given.context_length} tokens, {train.without_answer} without an answer, {train.refused} refused by the chat template)",
-                "raise finetune.context_length, or give data.source records with 'messages' or Python files",
+                "raise finetune.context_length, or give data.source or data.instructions chats, or Python files",
             )
+        self._dealt = given.deal([len(example.labels) for example in train.examples])
 
     def begin(self, model: Any) -> None:
         """Keep the model, to validate it."""
-        self.model = model
+        from tasks.finetune.batches import Held
+
+        self.model, given = model, self.given
+        if self.held.examples:
+            self._validation = Held(model, self.held.examples, given.batch_size, given.packed, given.precision)
+            self.watched = self._validation.loss
 
     def batch(self, step: int) -> Any:
         """Chats of a step."""
-        from tasks.finetune import chats
+        from tasks.finetune.batches import batch
 
-        return chats.batch(self.train.examples, step, self.given.batch_size, self.given.seed, self.model.device)
+        return batch(self.train.examples, self._dealt.step(step), self.model.device)
 
     def validate(self) -> Metrics:
-        """Mean loss on the answers of held-out chats."""
-        import torch
-
-        from tasks.finetune import chats
-        from tasks.models.device import autocast
-        from tasks.training.loss import next_token_loss
-
-        held, size = self.held.examples, self.given.batch_size
-        if not held:
+        """Mean loss over the tokens of held-out answers."""
+        if self.watched is None:
             return {}
-        self.model.eval()
-        losses = []
-        with torch.inference_mode(), autocast(self.given.precision):
-            for at in range(0, len(held), size):
-                part = held[at : at + size]
-                losses += [float(next_token_loss(self.model, *chats.tensors(part, self.model.device)))] * len(part)
-        return {"validation_loss": measured(sum(losses) / len(losses), f"answers of {len(held)} held-out chats")}
+        return {"validation_loss": measured(self.watched(), f"answers of {len(self.held.examples)} held-out chats")}
 
     def metrics(self) -> Metrics:
         """Chats that were left out."""

@@ -10,7 +10,7 @@ from tasks.finetune.lesson import Given, Lesson
 from tasks.finetune.preference.reference import Reference
 from tasks.finetune.preference.rewards import REWARDS, told
 from tasks.finetune.preference.rows import Kind, read
-from tasks.models.chat import IGNORED, PADDED_TO, UNDATED, batch_indices, chat_text
+from tasks.models.chat import IGNORED, PADDED_TO, UNDATED, chat_text
 from tasks.objectives.technique import Losses, Objective
 from tasks.training.batch import Batch
 from tasks.training.spikes import Spikes
@@ -100,7 +100,7 @@ class Questions(Lesson):
         """Answers to a step's questions, sampled from the model as it is, with their advantages."""
         if self._made is None or self._made[0] != step:
             rows, given = self.train.examples, self.given
-            chosen = batch_indices(len(rows), step, given.batch_size, given.seed)
+            chosen = given.deal([1] * len(rows)).numbers(step)
             self._made = step, self._sampled([rows[index] for index in chosen], step)
         return self._made[1]
 

@@ -9,7 +9,7 @@ from tasks.core.measure import Metrics, measured
 from tasks.finetune.lesson import FinetuneObjective, Given, Lesson
 from tasks.finetune.preference.reference import Reference
 from tasks.finetune.preference.rows import PAIRS, Answered, Kind, read
-from tasks.models.chat import IGNORED, batch_indices, padded
+from tasks.models.chat import IGNORED, padded
 from tasks.objectives.technique import Losses, Objective
 from tasks.training.batch import Batch
 
@@ -108,7 +108,7 @@ class Sides(Lesson):
     def batch(self, step: int) -> Batch:
         """Rows of a step: every one once per epoch, in an order drawn anew for each."""
         examples, given = self.train.examples, self.given
-        chosen = batch_indices(len(examples), step, given.batch_size, given.seed)
+        chosen = given.deal([1] * len(examples)).numbers(step)
         return self._batch([examples[index] for index in chosen])
 
     def _batch(self, examples: list[Any]) -> Batch:

@@ -189,6 +189,9 @@ XZ_BYTES_PER_SECOND = 1.5e6
 LABELLED_SHARE = 0.1
 """Share of a padded batch of chats that is an answer's token."""
 
+CHAT_BYTES = 300.0
+"""Text of a chat in the mean."""
+
 LONGEST_CHAT_BYTES, LONGER_PER_DOUBLING = 340.0, 67.0
 """Text of a batch's longest chat, to which it is padded: of a batch of one, and more for every doubling."""
 

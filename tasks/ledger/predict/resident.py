@@ -47,7 +47,7 @@ def memory_parts(about: Subject, steps: Steps, weights: float) -> Parts:
     if not steps.count:
         return Parts(weights, 0.0, {}, 0, 0.0)
     sequences = -(-(steps.tokens / steps.context) // steps.parts)  # of the largest part
-    tokens = sequences * steps.largest
+    tokens = steps.most or sequences * steps.largest
     element = 4 if steps.dtype == "float32" else 2
     adapters = int(tokens * steps.elements / 2 * element)
     ways = {

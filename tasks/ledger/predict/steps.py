@@ -29,6 +29,7 @@ class Steps:
         learning: which blocks learn; None: all.
         lengths: how many different lengths of batch there are.
         longest: tokens of a sequence in the largest batch, which decides the memory; 0: `context`.
+        most: tokens of the largest part of a step; 0: what the mean step and `longest` make of it.
         parts: that a step's batch is computed in.
         checkpointing: gradient checkpointing, `none | selective | full`.
         pure: whether weights, gradients and moments are bfloat16.
@@ -51,6 +52,7 @@ class Steps:
     learning: Learning | None = None
     lengths: int = 1
     longest: int = 0
+    most: int = 0
     parts: int = 1
     checkpointing: str = "none"
     pure: bool = False

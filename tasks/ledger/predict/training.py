@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
@@ -82,15 +83,16 @@ def finetune(about: Subject) -> Metrics:
     shapes = technique.trained_shapes(about.config)
     trained, optimizer = sum(map(prod, shapes)), params.optimizer.technique
     layers = technique.adapted_layers(about.config)
-    objective = params.objective.technique
-    tokens = params.batch_size * objective.sequences * made.row
+    flops = made.mean(lambda length: _tuning_flops(about, length, made.labelled))
+    flops += technique.flops_per_pass(about.config) * params.gradient_accumulation_steps / made.tokens
+    if params.gradient_checkpointing == "full":
+        flops += made.mean(_body(about, 2 * trained * technique.frozen))
     steps = Steps(
         count=params.steps,
-        tokens=tokens,
+        tokens=made.tokens,
         context=max(1, round(made.row)),
         labelled=made.labelled,
-        flops=made.mean(lambda length: _tuning_flops(about, length, made.labelled))
-        + technique.flops_per_pass(about.config) / tokens,
+        flops=flops,
         elements=sum(
             constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in layers
         ),
@@ -103,10 +105,13 @@ def finetune(about: Subject) -> Metrics:
         learning=technique.learning(about.config),
         head=(about.anatomy.vocab, about.anatomy.width) in shapes,
         backward=not optimizer.zeroth_order,
-        lengths=len(made.lengths),
-        longest=max(made.lengths),
+        lengths=len({length for _, length in made.shapes}),
+        longest=max(made.documents),
+        most=made.largest(params.gradient_accumulation_steps),
+        parts=params.gradient_accumulation_steps,
+        checkpointing=params.gradient_checkpointing,
     )
-    held = 2 * made.held if params.steps else 0
+    held = (2 + params.steps // params.eval_every) * made.held if params.steps else 0
     base = technique.base_bytes(about.config, about.stored, about.machine.native_bf16)
     extra = preferring(about, steps, base)
     extra = replace(extra, held=extra.held + technique.beside_bytes(about.config))
@@ -140,6 +145,12 @@ def _tuning_flops(about: Subject, length: int, labelled: float) -> float:
     if not objective.of_chats:
         return float(objective.flops_per_token(technique, about.config, length, labelled))
     return float(technique.mean_flops_per_token(about.config, length, labelled, params.steps, about.params.seed))
+
+
+def _body(about: Subject, adapter: int) -> Callable[[int], float]:
+    """FLOPs of one more forward pass of a token through the blocks, by context; `adapter`: those of what lies beside them."""
+    head = about.anatomy.head_matrix.flops
+    return lambda context: accounting.training_flops_per_token(about.config, context) / 3 - head + adapter
 
 
 def _kept(about: Subject) -> Metrics:

@@ -74,7 +74,7 @@ class Teacher:
     def _logits(self, rows: Any, documents: Any) -> Any:
         import torch
 
-        from tasks.training.loss import own_documents
+        from tasks.training.documents import own_documents
 
         with torch.autocast(self.model.device.type, enabled=False):
             return self.model(input_ids=rows, use_cache=False, **own_documents(documents)).logits

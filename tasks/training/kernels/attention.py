@@ -1,56 +1,87 @@
 """Causal attention for training on a CPU: torch's kernel forward, blocks of matrix products backward.
 
 torch's own backward kernel works through small tiles by itself; products handed to the matrix library in blocks of queries
-do the same sums at its rate, and leave out the keys behind a block, which no query of it sees.
+do the same sums at its rate, and leave out the keys behind a block, which no query of it sees. Where a row holds several
+documents, each goes through on its own: what the mask would hide is never computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
+
+from tasks.training.documents import shown
 
 NAME = "leanlm_blocks"
 BLOCK = 64
 """Queries at once. Of 64, 128, 256: the quickest at 256 tokens a sequence."""
 
 
+Span = tuple[int, int, int]
+"""Where a document lies: row of the batch, first token, token behind the last."""
+
+
 class BlockwiseAttention(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
     """softmax(q k^T * scale) v of causal sequences, q, k, v each (B, H, T, D); kept for the backward pass are these, the sum and its logarithm."""
 
     @staticmethod
-    def forward(ctx: Any, query: Any, key: Any, value: Any, scale: float) -> Any:
-        """The sums (B, H, T, D)."""
+    def forward(ctx: Any, query: Any, key: Any, value: Any, scale: float, spans: list[Span] | None) -> Any:
+        """The sums (B, H, T, D); `spans`: the documents of packed rows, which fill them; None: every row is one."""
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        out, logsumexp = kernel(query, key, value, 0.0, True, scale=scale)
+        if spans is None:
+            out, logsumexp = kernel(query, key, value, 0.0, True, scale=scale)
+        else:
+            rows, heads, length, size = query.shape
+            out = query.new_empty(rows, length, heads, size).transpose(1, 2)
+            logsumexp = query.new_empty(rows, heads, length, dtype=torch.float32)
+            for row, start, end in spans:
+                part = slice(row, row + 1), slice(None), slice(start, end)
+                out[part], logsumexp[part] = kernel(query[part], key[part], value[part], 0.0, True, scale=scale)
         ctx.save_for_backward(query, key, value, out, logsumexp)
-        ctx.scale = scale
+        ctx.scale, ctx.spans = scale, spans
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> Any:
         """FlashAttention's backward pass (arXiv:2205.14135, algorithm 4), a block of queries at a time."""
         query, key, value, out, logsumexp = ctx.saved_tensors
-        shape, scale = query.shape, ctx.scale
-        query, key, value, out, gradient = (x.reshape(-1, *shape[2:]) for x in (query, key, value, out, gradient))
-        normal = logsumexp.reshape(-1, shape[2], 1)
         delta = (gradient * out).sum(-1, keepdim=True, dtype=torch.float32)
-        to_query, to_key, to_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        future = torch.ones(BLOCK, BLOCK, dtype=torch.bool, device=query.device).triu(1)
-        for start in range(0, shape[2], BLOCK):
-            end = min(start + BLOCK, shape[2])
-            rows, seen = slice(start, end), slice(0, end)
-            scores = torch.bmm(query[:, rows], key[:, seen].transpose(1, 2)).to(torch.float32)
-            weights = torch.exp(scores.mul_(scale).sub_(normal[:, rows]))
-            weights[:, :, start:end].masked_fill_(future[: end - start, : end - start], 0.0)
-            to_weights = torch.bmm(gradient[:, rows], value[:, seen].transpose(1, 2)).to(torch.float32)
-            to_scores = to_weights.sub_(delta[:, rows]).mul_(weights).mul_(scale).to(query.dtype)
-            to_value[:, seen].baddbmm_(weights.to(query.dtype).transpose(1, 2), gradient[:, rows])
-            to_key[:, seen].baddbmm_(to_scores.transpose(1, 2), query[:, rows])
-            to_query[:, rows] = torch.bmm(to_scores, key[:, seen])
-        return to_query.reshape(shape), to_key.reshape(shape), to_value.reshape(shape), None
+        normal = logsumexp.unsqueeze(-1)
+        # contiguous: what is filled below must be a view of them
+        made = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
+        whole = (query, key, value, gradient, normal, delta, *made)
+        if ctx.spans is None:
+            _slopes([tensor.reshape(-1, *tensor.shape[2:]) for tensor in whole], ctx.scale)
+        for row, start, end in ctx.spans or ():
+            _slopes([tensor[row, :, start:end] for tensor in whole], ctx.scale)
+        return (*made, None, None)
+
+
+def _slopes(tensors: list[Any], scale: float) -> None:
+    """Fill the gradients of sequences of (N, T, D) or (N, T, 1).
+
+    Args:
+        tensors: query, key, value, gradient of the sums, logarithms, sums of gradient times sum; to be filled: those of
+            query, and of key and value, which begin at 0.
+        scale: of the scores.
+    """
+    query, key, value, gradient, normal, delta, to_query, to_key, to_value = tensors
+    future = torch.ones(BLOCK, BLOCK, dtype=torch.bool, device=query.device).triu(1)
+    for start in range(0, query.shape[1], BLOCK):
+        end = min(start + BLOCK, query.shape[1])
+        rows, seen = slice(start, end), slice(0, end)
+        scores = torch.bmm(query[:, rows], key[:, seen].transpose(1, 2)).to(torch.float32)
+        weights = torch.exp(scores.mul_(scale).sub_(normal[:, rows]))
+        weights[:, :, start:end].masked_fill_(future[: end - start, : end - start], 0.0)
+        to_weights = torch.bmm(gradient[:, rows], value[:, seen].transpose(1, 2)).to(torch.float32)
+        to_scores = to_weights.sub_(delta[:, rows]).mul_(weights).mul_(scale).to(query.dtype)
+        to_value[:, seen].baddbmm_(weights.to(query.dtype).transpose(1, 2), gradient[:, rows])
+        to_key[:, seen].baddbmm_(to_scores.transpose(1, 2), query[:, rows])
+        to_query[:, rows] = torch.bmm(to_scores, key[:, seen])
 
 
 def attend(
@@ -65,13 +96,16 @@ def attend(
 ) -> tuple[Any, None]:
     """As transformers calls attention: q (B, H, T, D), k and v (B, H or fewer, T, D) in, (B, T, H, D) out.
 
-    Whatever isn't plain causal training on a CPU (a mask, a window that hides something, dropout, keys and values of
-    different sizes, keys of a cache) goes to torch's own kernels.
+    Whatever isn't plain causal training on a CPU (a mask of any other kind than that of packed documents, a window that
+    hides something, dropout, keys and values of different sizes, keys of a cache) goes to torch's own kernels.
     """
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
-    plain = attention_mask is None and not dropout and query.shape[2] == key.shape[2] and key.shape == value.shape
-    if not (plain and query.requires_grad and query.device.type == "cpu" and more.get("is_causal", True)):
+    documents = shown(attention_mask)
+    ours = attention_mask is None or (documents is not None and _within(documents, more.get("sliding_window")))
+    ours = ours and not dropout and query.shape[2] == key.shape[2] and key.shape == value.shape
+    worth = query.requires_grad or documents is not None
+    if not (ours and worth and query.device.type == "cpu" and more.get("is_causal", True)):
         seen, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
@@ -83,7 +117,22 @@ def attend(
     if groups > 1:
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return BlockwiseAttention.apply(query, key, value, scale).transpose(1, 2).contiguous(), None
+    spans = None if documents is None else _spans(documents)
+    return BlockwiseAttention.apply(query, key, value, scale, spans).transpose(1, 2).contiguous(), None
+
+
+def _within(documents: list[list[int]], window: int | None) -> bool:
+    """Whether a window hides nothing of any document."""
+    return window is None or max(max(row) for row in documents) <= window
+
+
+def _spans(documents: list[list[int]]) -> list[Span]:
+    """Where the documents lie whose lengths are told, row by row."""
+    found = []
+    for row, lengths in enumerate(documents):
+        ends = list(accumulate(lengths))
+        found += [(row, end - length, end) for length, end in zip(lengths, ends, strict=True)]
+    return found
 
 
 @contextmanager

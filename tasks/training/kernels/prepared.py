@@ -15,10 +15,15 @@ def prepared(model: Any, settings: Settings) -> Iterator[None]:
     from tasks.training.kernels.attention import blockwise
     from tasks.training.kernels.compiled import compiled
     from tasks.training.kernels.heap import keep
+    from tasks.training.kernels.low_rank import low_rank
 
     keep()
     with ExitStack() as stack:
         stack.enter_context(blockwise(model))
+        if (
+            settings.gradient_checkpointing != "selective"
+        ):  # which keeps products, and none of these is left as it was made
+            stack.enter_context(low_rank(model))
         if settings.compile:
             stack.enter_context(compiled(model))
         yield
