@@ -62,7 +62,7 @@ def job(folder: Path, stage: str = "test") -> Job:
 
 def plan(**changes: Any) -> Plan:
     """What a finetuning technique is told of its run."""
-    return replace(Plan(Path("none"), Path("none"), steps=4, seed=0, optimizer=AdamW()), **changes)
+    return replace(Plan(Path("none"), Path(mkdtemp()), steps=4, seed=0, optimizer=AdamW()), **changes)
 
 
 def adapted(technique: FinetuneTechnique, model: Any) -> Any:
@@ -72,4 +72,4 @@ def adapted(technique: FinetuneTechnique, model: Any) -> Any:
 
 def begun(technique: FinetuneTechnique, model: Any, **changes: Any) -> Tuning:
     """A technique at work on `model`, with a folder of its own."""
-    return technique.begin(model, plan(**{"work": Path(mkdtemp()), **changes}))
+    return technique.begin(model, plan(**changes))

@@ -70,11 +70,14 @@ def test_what_excludes_each_other_is_refused_early(assignments: dict[str, Any], 
 
 def test_the_plan_knows_what_is_not_in_memory() -> None:
     """Peaks fall from all weights to some at a time, to none kept; what rests has neither gradient nor state."""
-    found = {}
+    found, sizes = (
+        {},
+        {"finetune__batch_size": 64, "evaluate__batch_size": 1},
+    )  # the training's peak is to be the stage's
     for name in ("full", "lisa", "badam"):
-        found[name] = predicted(chosen(finetune__method=name, finetune__batch_size=64), MACHINE)["finetune"]
+        found[name] = predicted(chosen(finetune__method=name, **sizes), MACHINE)["finetune"]
     for name in ("lomo", "mezo"):
-        params = chosen(finetune__method="full", finetune__optimizer__method=name, finetune__batch_size=64)
+        params = chosen(finetune__method="full", finetune__optimizer__method=name, **sizes)
         found[name] = predicted(params, MACHINE)["finetune"]
     peak, state, flops = (
         {name: float(metrics[metric].value or 0) for name, metrics in found.items()}

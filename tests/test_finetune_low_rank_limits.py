@@ -54,7 +54,7 @@ def test_adalora_says_what_it_needs() -> None:
     model = new_model(config(), seed=0)
     with pytest.raises(UserError, match=r"tinit 2 and tfinal 2 in finetune.steps 4"):
         AdaLora(tinit=2, tfinal=2).begin(model, plan())
-    with pytest.raises(UserError, match="drops gradients"):
+    with pytest.raises(UserError, match="leaves no gradients"):
         AdaLora().begin(model, plan(optimizer=Optimizer(method="lomo").technique))
     with pytest.raises(UserError, match="target_r 8 must be below init_r 8"):
         validate(Finetune, {"adalora": {"init_r": 8}}, "finetune")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from tasks.core.errors import OverBudget, UserError
 from tasks.evaluate import Evaluate
 from tasks.finetune import Finetune
+from tasks.finetune.conflicts import dealer
 from tasks.finetune.lesson import Given
 from tasks.finetune.objective.dpo import Dpo
 from tasks.finetune.objective.grpo import Grpo
@@ -81,7 +83,16 @@ def given(base: Path, folder: Path, **changes: Any) -> Given:
     """What an objective is given."""
     fields: Any = {"context_length": 64, "batch_size": 2, "seed": 0, "precision": "fp32"} | changes
     loaded = load_model(base / "pretrain")
-    return Given(data=base / "data", tokenizer=tokenizer(), job=job(folder), reload=lambda: loaded, **fields)
+    deal = partial(dealer, Finetune(batch_size=fields["batch_size"]), seed=fields["seed"], packed=False)
+    return Given(
+        data=base / "data",
+        tokenizer=tokenizer(),
+        job=job(folder),
+        reload=lambda: loaded,
+        packed=False,
+        deal=deal,
+        **fields,
+    )
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

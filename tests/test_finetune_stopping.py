@@ -38,13 +38,13 @@ def test_killed_and_stopped_early_ends_in_the_same_bytes(
     base: Path, tmp_path: Path, stopped_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed before, between and after the best, or while the result is evaluated: the weights are the same bytes."""
-    from tasks.finetune import batches, fitting
+    from tasks.finetune import batches
     from tasks.finetune import run as stage
 
     straight, killed = tmp_path / "straight" / "out", tmp_path / "killed" / "out"
     finetuned(base, straight, **STOPPING)
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "batch", _killing(batches.batch, stopped_at))
+        patch.setattr(batches, "batch", _killing(batches.batch, stopped_at))
         with pytest.raises(KeyboardInterrupt):
             finetuned(base, killed, **STOPPING)
     with monkeypatch.context() as patch:
@@ -68,7 +68,7 @@ def _killing(batch: Any, at: int) -> Any:
     return until
 
 
-def _killed(*_: Any) -> None:
+def _killed(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
 

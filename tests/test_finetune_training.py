@@ -65,7 +65,10 @@ def test_tokens_and_flops_are_said_before(
     asked = {"steps": 4, "batch_size": 4, "context_length": 128, "precision": "fp32", "learning_rate": 5e-3} | changes
     flat = {f"finetune.{name}": value for name, value in asked.items()} | {"seed": 0}
     params = validate(Params, override(Params().model_dump(mode="json"), flat))
-    sizes = {"of": params.data.identity, "tokens_and_labelled": {"train": sizes_of(rows, tokenizer())}}
+    sizes = {
+        "of": params.data.identity,
+        "tokens_and_labelled": {"train": [sizes_of([chat], tokenizer()) for chat in rows]},
+    }
     (tmp_path / "sizes.json").write_text(json.dumps(sizes))
     monkeypatch.setattr(chats, "SIZES", tmp_path / "sizes.json")
     about = Subject(params, MACHINE, 1, 1, 1, 400, 3.0, 3.0, config(), 4)
