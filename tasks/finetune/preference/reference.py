@@ -20,7 +20,7 @@ class Reference:
     def __init__(self, base: Any) -> None:
         shared = {id(parameter): parameter for parameter in base.parameters()}
         self.model = copy.deepcopy(base, dict(shared)).eval()
-        self._before = [(name, p, p.data_ptr(), p._version) for name, p in self.model.named_parameters()]
+        self._before = [(p, _mark(p)) for p in self.model.parameters()]
 
     def part(self, base: Any) -> None:
         """Told when a technique has begun: what it trains is copied.
@@ -30,16 +30,23 @@ class Reference:
         """
         import torch
 
-        if any(p.data_ptr() != place or p._version != version for _, p, place, version in self._before):
+        if any(_mark(p) != mark for p, mark in self._before):
             self.model = base().eval()
             self.model.requires_grad_(False)
             return
         own = {
             id(p): torch.nn.Parameter(p.detach().clone(), requires_grad=False)
-            for _, p, _, _ in self._before
+            for p, _ in self._before
             if p.requires_grad
         }
         for module in self.model.modules():
             for name, parameter in module._parameters.items():
                 if id(parameter) in own:
                     module._parameters[name] = own[id(parameter)]
+
+
+def _mark(parameter: Any) -> tuple[int, float]:
+    """Where a parameter lies and what its numbers add up to: peft writes through `.data`, of which torch's versions know nothing."""
+    import torch
+
+    return parameter.data_ptr(), float(parameter.detach().sum(dtype=torch.float64))
