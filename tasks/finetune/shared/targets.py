@@ -55,14 +55,18 @@ def refused(config: Config, field: str, wanted: str | list[str]) -> str:
     return ""
 
 
+GATE = 16
+"""Outputs of a layer that is a gate of heads or experts at most, and no matrix to have a rank."""
+
+
 def too_large(layers: list[Layer], field: str, rank: int, decomposes: bool) -> str:
     """The first layer that is smaller than a rank, for a person; "" if none is. `field` is the rank's dotted name.
 
-    A gate of one output is no mistake of whoever takes all layers: an adapter fits beside it, if it isn't made from it.
+    A gate of a few outputs is no mistake of whoever takes all layers: an adapter fits beside it, if it isn't made from it.
     """
     for layer in layers:
         side = min(layer.inputs, layer.outputs)
-        if rank > side and (side > 1 or decomposes):
+        if rank > side and (side > GATE or decomposes):
             return (
                 f"{field}: found {rank}; layer {layer.name} has {layer.inputs} inputs and {layer.outputs} outputs: lower it to "
                 f"{side}, or leave {layer.last} out of {field.rpartition('.')[0]}.target_modules"
