@@ -95,29 +95,38 @@ def rows(step: int) -> tuple[Any, Any]:
 
 
 def predicted(parameters: int, way: str) -> float:
-    """The same from formulas alone."""
+    """What `leanlm plan` expects of a step."""
     from tasks.accounting import parameter_shapes
     from tasks.accounting import parameters as count
-    from tasks.accounting.memory import activation_bytes
-    from tasks.ledger.predict import constants
+    from tasks.ledger.machine import Machine
+    from tasks.ledger.predict.resident import memory_parts
+    from tasks.ledger.predict.steps import Steps
+    from tasks.ledger.predict.subject import Subject
+    from tasks.params import Params
 
     config, run = blueprint(parameters), settings_of(way)
-    pure = run.get("precision") == "bf16_pure"
-    tokens = BATCH * CONTEXT // run.get("gradient_accumulation_steps", 1)
-    kept = activation_bytes(
-        config, tokens, run.get("gradient_checkpointing", "none"), 2 if pure else 4, context=CONTEXT
+    pure, optimizer, shapes = run.get("precision") == "bf16_pure", run["optimizer"], parameter_shapes(config)
+    steps = Steps(
+        count=STEPS,
+        tokens=BATCH * CONTEXT,
+        context=CONTEXT,
+        labelled=1.0,
+        flops=0.0,
+        elements=0.0,
+        trained=count(config),
+        dtype="bfloat16" if pure else "float32",
+        checkpoints=0,
+        state=optimizer.state_bytes(shapes),
+        gradients=optimizer.gradient_bytes(shapes),
+        saved=count(config),
+        head=True,
+        parts=run.get("gradient_accumulation_steps", 1),
+        checkpointing=run.get("gradient_checkpointing", "none"),
+        pure=pure,
     )
-    shapes, wide = list(parameter_shapes(config)), 2 if pure else 4
-    optimizer = run["optimizer"]
-    gradients = optimizer.gradient_bytes(shapes) // 4
-    state = 4 * count(config) if pure else optimizer.state_bytes(shapes)
-    return (
-        wide * count(config)
-        + wide * gradients
-        + state
-        + (1 + constants.FRAGMENTED) * kept
-        + constants.LOGIT_BYTES * tokens * VOCAB
-    )
+    about = Subject(Params(), Machine(), 1, 1, 1, VOCAB, 3.0, 3.0, config, 4)
+    parts = memory_parts(about, steps, (2 if pure else 4) * count(config))
+    return parts.weights + parts.trained + parts.step
 
 
 def row(parameters: int, way: str) -> str:
