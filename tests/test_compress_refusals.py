@@ -15,7 +15,7 @@ from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.schema import validate
 from tasks.evaluate import Evaluate
-from tasks.models.load import drop_notices_of_missing_kernels
+from tasks.models.notices import drop_notices_of_missing_kernels
 from tests import tiny_llama
 
 

@@ -241,35 +241,3 @@ def test_flops_are_those_that_run(technique: FinetuneTechnique) -> None:
     assert counter.total == pytest.approx(predicted, rel=0.01)
     whole = Flops(step, fixed=tuning.fixed).of(sequences, length, sequences * labelled)
     assert whole == pytest.approx(counter.total, rel=1e-3)
-
-
-MAMBA = {"model_type": "mamba2", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 400, "num_heads": 4}
-MAMBA |= {"head_dim": 32, "expand": 2, "state_size": 16, "n_groups": 1, "conv_kernel": 4, "chunk_size": 32}
-
-REFUSED: list[tuple[FinetuneTechnique, dict[str, Any], str]] = [
-    (Vera(target_modules=["nothing"]), {}, r"finetune\.vera\.target_modules: found \['nothing'\].*q_proj"),
-    (Ia3(target_modules=["k_proj"]), {}, r"feedforward_modules: found down_proj.*name it there.*down_proj, gate_proj"),
-    (Oft(oft_block_size=24), {}, r"oft_block_size: found 24; .* has 64 inputs.*divisor"),
-    (Boft(boft_block_size=6), {}, r"boft_block_size: found 6; .* has 64 inputs.*divisor"),
-    (FourierFT(n_frequency=3000), {}, r"n_frequency: found 3000; the weight of k_proj has 2048 numbers: lower it"),
-    (LayerNorm(target_modules=["ln_1"]), {}, r"norms are input_layernorm, norm, post_attention_layernorm"),
-    (LayerNorm(), MAMBA, r"norms of mamba2 aren't known.*llama.*another method"),
-    (PromptTuning(), MAMBA, r"mamba2 doesn't keep keys and values.*lora"),
-    (PromptTuning(num_virtual_tokens=128), {}, r"num_virtual_tokens: found 128; the model has 128 positions.*lower"),
-    (PTuning(num_virtual_tokens=500), {}, r"finetune\.p_tuning\.num_virtual_tokens: found 500"),
-    (PrefixTuning(), MAMBA, r"found prefix_tuning; mamba2 doesn't keep"),
-    (LlamaAdapter(), {"model_type": "qwen2"}, r"the model is a qwen2, and peft knows.*llama and mistral"),
-    (LlamaAdapter(), {"head_dim": 24}, r"heads of 24 are none: choose another method"),
-    (LlamaAdapter(adapter_layers=9), {}, r"adapter_layers: found 9; the model has 2 layers: lower it"),
-    (Bottleneck(), MAMBA, r"behind o_proj or down_proj, which this model hasn't.*in_proj"),
-    (Bottleneck(mh_adapter=False, output_adapter=False), {}, r"both false"),
-]
-
-
-@pytest.mark.parametrize(("technique", "changes", "said"), REFUSED, ids=lambda value: getattr(value, "method", None))
-def test_what_cannot_work_is_refused_in_words(technique: FinetuneTechnique, changes: dict[str, Any], said: str) -> None:
-    """From the config alone: what was found, what there is, what to do."""
-    import re
-
-    found = technique.refuse(changes if "num_heads" in changes else config(**changes))
-    assert re.search(said, found), found

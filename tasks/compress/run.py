@@ -21,12 +21,12 @@ from tasks.evaluate.text import read_texts, score
 from tasks.models.adapter import ADAPTER, is_unmerged
 from tasks.models.device import computable
 from tasks.models.load import (
-    drop_notices_of_missing_kernels,
     load_model,
     load_tokenizer,
     read_config,
     weight_bytes,
 )
+from tasks.models.notices import drop_notices_of_missing_kernels
 
 
 def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune: Path, out: Path, job: Job) -> Metrics:

@@ -14,6 +14,7 @@ from typing import Any
 from tasks.core.errors import UserError
 from tasks.models import Config, positions
 from tasks.models.adapter import ADAPTER, is_unmerged, with_adapter
+from tasks.models.notices import drop_notices_of_missing_kernels
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -237,24 +238,3 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         hf_logging.set_verbosity(level)
-
-
-def drop_notices_of_missing_kernels() -> None:
-    """Drop the lines in which libraries regret optional packages, and a cast in every layer; what is computed is the same."""
-    libraries = (
-        "bitsandbytes.backends.cpu.ops",
-        "bitsandbytes.autograd._functions",
-        "transformers.integrations.hub_kernels",
-    )
-    for name in libraries:
-        logging.getLogger(name).addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    said = str(record.msg)
-    old = (
-        "Failed to load CPU gemm_4bit_forward",
-        "is falling back to its reference",
-        "MatMul8bitLt: inputs will be cast",
-    )
-    return not any(part in said for part in old)

@@ -40,7 +40,8 @@ class Quantized(LowRank):
         from transformers import BitsAndBytesConfig
 
         from tasks.models.device import native_bf16
-        from tasks.models.load import drop_notices_of_missing_kernels, load_model, read_config
+        from tasks.models.load import load_model, read_config
+        from tasks.models.notices import drop_notices_of_missing_kernels
         from tasks.models.quantized import load_quantized, trainable
 
         drop_notices_of_missing_kernels()
