@@ -96,6 +96,8 @@ def test_a_comparison_from_first_to_last(project: Path) -> None:
     finally:
         killed.send_signal(signal.SIGKILL)
         killed.wait()
+        if killed.stdout:
+            killed.stdout.close()
 
     failing = compare(project, "--methods", f"lora,full,{NOWHERE}", TOY_methods="full")
     assert failing.returncode == 0, failing.stderr
