@@ -8,6 +8,7 @@ from tasks.accounting.packing import unpackable
 from tasks.finetune import Finetune
 from tasks.models import Config
 from tasks.models.packing import Dealer
+from tasks.training.refused import refusals
 
 
 def packs(params: Finetune, config: Config) -> bool:
@@ -30,29 +31,14 @@ def apart(params: Finetune, config: Config) -> str:
 
 def conflicts(params: Finetune, config: Config | None = None) -> Iterator[str]:
     """One sentence per combination that can't work: what was found where, and what to do; `config`: of the model."""
-    parts, method = params.gradient_accumulation_steps, params.optimizer.method
     if params.packing == "on" and config is not None and (why := apart(params, config)):
         yield f"finetune.packing: found on; {why}: set it to auto or off"
-    if parts > params.batch_size:
-        yield (
-            f"finetune.gradient_accumulation_steps: found {parts}; a step has {params.batch_size} chats "
-            "(finetune.batch_size): lower it, or raise the batch"
-        )
-    if params.optimizer.technique.in_backward and parts > 1:
-        yield (
-            f"finetune.gradient_accumulation_steps: found {parts}; {method} updates a tensor as soon as its gradient is "
-            "there, so none is added up: set it to 1, or choose another finetune.optimizer.method"
-        )
+    yield from refusals("finetune", params, "chats")
     patience = params.early_stopping_patience
     if patience is not None and params.eval_every >= params.steps:
         yield (
             f"finetune.early_stopping_patience: found {patience}; the validation loss is first looked at after "
             f"{params.eval_every} steps (finetune.eval_every) of {params.steps}: lower finetune.eval_every, or set it to null"
-        )
-    if params.gradient_checkpointing != "none" and params.optimizer.technique.zeroth_order:
-        yield (
-            f"finetune.gradient_checkpointing: found {params.gradient_checkpointing}; {method} computes nothing backward, so "
-            "nothing is kept for that: set it to none"
         )
     yield from _optimizing(params)
     if not params.objective.technique.of_chats:
@@ -61,14 +47,9 @@ def conflicts(params: Finetune, config: Config | None = None) -> Iterator[str]:
 
 
 def _optimizing(params: Finetune) -> Iterator[str]:
-    """What an optimizer can't go with."""
+    """What a method and an optimizer can't do together."""
     name, technique = params.method, params.technique
-    method, optimizer, shape = params.optimizer.method, params.optimizer.technique, params.schedule.shape
-    if optimizer.schedule_free and shape != "constant":
-        yield (
-            f"finetune.schedule.shape: found {shape}; {method} averages instead of lowering its learning rate: set it to "
-            "constant"
-        )
+    method, optimizer = params.optimizer.method, params.optimizer.technique
     if optimizer.schedule_free and technique.rotates:
         yield (
             f"finetune.optimizer.method: found {method}; it averages the weights of a whole run, and {name} makes it forget "

@@ -5,45 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tasks.pretrain import Pretrain
-from tasks.training.parallel.refused import refusals
+from tasks.training.parallel.refused import refusals as parallel
+from tasks.training.refused import refusals
 
 
 def conflicts(params: Pretrain) -> Iterator[str]:
     """One sentence per combination that can't work: what was found where, and what to do."""
-    method, optimizer, shape = params.optimizer.method, params.optimizer.technique, params.schedule.shape
-    if optimizer.schedule_free and shape != "constant":
-        yield (
-            f"pretrain.schedule.shape: found {shape}; {method} averages instead of lowering its learning rate: set it to "
-            "constant"
-        )
+    yield from refusals("pretrain", params, "sequences")
     if params.compile == "on" and params.gradient_checkpointing == "selective":
         yield (
             "pretrain.compile: found on; selective checkpointing chooses among operators that a compiled block no longer has: "
             "set it to auto or off, or pretrain.gradient_checkpointing to full or none"
         )
-    if params.gradient_checkpointing != "none" and optimizer.zeroth_order:
-        yield (
-            f"pretrain.gradient_checkpointing: found {params.gradient_checkpointing}; {method} computes nothing backward, so "
-            "nothing is kept for that: set it to none"
-        )
-    yield from _parts(params)
     yield from _precision(params)
     yield from _depths(params)
-    yield from refusals(params.parallel, params.batch_size, optimizer)
-
-
-def _parts(params: Pretrain) -> Iterator[str]:
-    parts, method = params.gradient_accumulation_steps, params.optimizer.method
-    if parts > params.batch_size:
-        yield (
-            f"pretrain.gradient_accumulation_steps: found {parts}; a step has {params.batch_size} sequences "
-            "(pretrain.batch_size): lower it, or raise the batch"
-        )
-    if params.optimizer.technique.in_backward and parts > 1:
-        yield (
-            f"pretrain.gradient_accumulation_steps: found {parts}; {method} updates a tensor as soon as its gradient is "
-            "there, so none is added up: set it to 1, or choose another pretrain.optimizer.method"
-        )
+    yield from parallel(params.parallel, params.batch_size, params.optimizer.technique)
 
 
 def _precision(params: Pretrain) -> Iterator[str]:
