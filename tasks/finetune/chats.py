@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 
-from tasks.core.errors import UserError
-from tasks.models.chat import Example, encode
+from tasks.finetune.lesson import Rows
+from tasks.models.chat import encode, need_template
 
 
-@dataclass
-class Chats:
-    """The examples of one split and what was left out, with why."""
-
-    examples: list[Example] = field(default_factory=list)
-    too_long: int = 0
-    without_answer: int = 0
-    refused: int = 0
-
-
-def read(path: Path, tokenizer: Any, context_length: int) -> Chats:
+def read(path: Path, tokenizer: Any, context_length: int) -> Rows:
     """Every chat of a JSON Lines file that fits into `context_length` tokens.
 
     Raises:
         UserError: the tokenizer has no chat template.
     """
-    if not tokenizer.chat_template:
-        raise UserError(
-            "finetune: the tokenizer has no chat template, so chats can't be written as text",
-            "use data.tokenizer.method train (it brings ChatML), or a tokenizer with a chat template",
-        )
-    chats = Chats()
+    need_template(tokenizer)
+    chats = Rows()
     with path.open(encoding="utf-8") as file:
         rows = [json.loads(line)["messages"] for line in file]
     for messages in rows:

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tasks.core.job import Job
-from tasks.core.measure import Metrics
+from tasks.core.measure import Metrics, counted
 from tasks.core.schema import Technique
 from tasks.finetune.technique import FinetuneTechnique
 from tasks.models import Config
 from tasks.models.packing import Dealer
 from tasks.objectives.technique import Objective
 from tasks.training.spikes import Spikes
+
+
+@dataclass
+class Rows:
+    """The examples of one split and what was left out, with why."""
+
+    examples: list[Any] = field(default_factory=list)
+    too_long: int = 0
+    without_answer: int = 0
+    refused: int = 0
+
+    def metrics(self) -> Metrics:
+        """Rows that were left out."""
+        note = (
+            f"{self.too_long} too long, {self.without_answer} without an answer, {self.refused} refused by the template"
+        )
+        return {"chats_dropped": counted(self.too_long + self.without_answer + self.refused, note)}
 
 
 @dataclass(frozen=True)

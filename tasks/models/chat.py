@@ -24,6 +24,32 @@ def chat_text(tokenizer: Any, messages: list[dict[str, str]], add_generation_pro
     return str(text)
 
 
+def need_template(tokenizer: Any) -> None:
+    """Refuse a tokenizer that can't write chats.
+
+    Raises:
+        UserError: it has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise UserError(
+            "finetune: the tokenizer has no chat template, so chats can't be written as text",
+            "use data.tokenizer.method train (it brings ChatML), or a tokenizer with a chat template",
+        )
+
+
+def only_adds(before: str, after: str) -> None:
+    """Refuse a template by which what was said first is not the beginning of what is said with more.
+
+    Raises:
+        UserError: it isn't.
+    """
+    if not after.startswith(before):
+        raise UserError(
+            "finetune: this chat template rewrites earlier turns, so answers can't be told from questions",
+            "use a tokenizer whose chat template only adds to what was said",
+        )
+
+
 IGNORED = -100
 """Label of a position where there is nothing to learn."""
 
@@ -57,11 +83,8 @@ def encode(messages: list[dict[str, str]], tokenizer: Any) -> Example:
         turns = [messages[:index], messages[: index + 1]]
         before = chat_text(tokenizer, turns[0], True) if answer and index else done
         after = chat_text(tokenizer, turns[1], False)
-        if not (before.startswith(done) and after.startswith(before)):
-            raise UserError(
-                "finetune: this chat template rewrites earlier turns, so answers can't be told from questions",
-                "use a tokenizer whose chat template only adds to what was said",
-            )
+        only_adds(done, before)
+        only_adds(before, after)
         asked, said = before[len(done) :], after[len(before) :]
         for text, learned in ((asked, False), (said, answer and bool(message["content"].strip()))):
             tokens = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []

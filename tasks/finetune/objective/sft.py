@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from tasks.core.errors import UserError
-from tasks.core.measure import Metrics, counted, measured
+from tasks.core.measure import Metrics, measured
 from tasks.finetune.lesson import FinetuneObjective, Given, Lesson
 from tasks.finetune.technique import FinetuneTechnique
 from tasks.models import Config
@@ -72,6 +72,4 @@ class Answers(Lesson):
 
     def metrics(self) -> Metrics:
         """Chats that were left out."""
-        train = self.train
-        note = f"{train.too_long} too long, {train.without_answer} without an answer, {train.refused} refused by the template"
-        return {"chats_dropped": counted(train.too_long + train.without_answer + train.refused, note)}
+        return self.train.metrics()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
 
 from tasks.core.errors import UserError
-from tasks.core.measure import Metrics, counted
-from tasks.finetune.lesson import Given
-from tasks.models.chat import chat_text
+from tasks.finetune.lesson import Given, Rows
+from tasks.models.chat import chat_text, need_template, only_adds
 
 Messages = list[dict[str, str]]
 
@@ -28,23 +27,6 @@ class Answered:
     def ids(self) -> list[int]:
         """Both, one after the other."""
         return self.prompt + self.answer
-
-
-@dataclass
-class Rows:
-    """The examples of one split and what was left out, with why."""
-
-    examples: list[Any] = field(default_factory=list)
-    too_long: int = 0
-    without_answer: int = 0
-    refused: int = 0
-
-    def metrics(self) -> Metrics:
-        """Rows that were left out."""
-        note = (
-            f"{self.too_long} too long, {self.without_answer} without an answer, {self.refused} refused by the template"
-        )
-        return {"chats_dropped": counted(self.too_long + self.without_answer + self.refused, note)}
 
 
 @dataclass(frozen=True)
@@ -72,11 +54,7 @@ def read(given: Given, kind: Kind, method: str) -> tuple[Rows, Rows]:
     Raises:
         UserError: there are none, or the tokenizer has no chat template.
     """
-    if not given.tokenizer.chat_template:
-        raise UserError(
-            "finetune: the tokenizer has no chat template, so chats can't be written as text",
-            "use data.tokenizer.method train (it brings ChatML), or a tokenizer with a chat template",
-        )
+    need_template(given.tokenizer)
     train, held = (_split(given, kind, split) for split in ("train", "validation"))
     if train.examples:
         return train, held
@@ -123,11 +101,7 @@ def answered(prompt: Messages, answer: Messages, tokenizer: Any) -> Answered:
         UserError: the chat template rewrites the prompt once there is an answer.
     """
     before, after = chat_text(tokenizer, prompt, True), chat_text(tokenizer, [*prompt, *answer], False)
-    if not after.startswith(before):
-        raise UserError(
-            "finetune: this chat template rewrites earlier turns, so answers can't be told from questions",
-            "use a tokenizer whose chat template only adds to what was said",
-        )
+    only_adds(before, after)
     said = after[len(before) :] if any(message["content"].strip() for message in answer) else ""
     return Answered(
         *(tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in (before, said))
