@@ -20,34 +20,6 @@ from tasks.finetune.technique import FinetuneTechnique
 from tasks.finetune.vera import Vera
 from tests.models import config
 
-MADE: list[FinetuneTechnique] = [
-    Vera(r=24),
-    Vera(save_projection=False, target_modules=["v_proj", "o_proj"], d_initial=0.3),
-    Ia3(),
-    Ia3(target_modules=["q_proj", "up_proj"], feedforward_modules=["up_proj"]),
-    Oft(oft_block_size=16),
-    Oft(target_modules=["v_proj", "down_proj"], block_share=True, num_cayley_neumann_terms=7),
-    Oft(use_cayley_neumann=False, target_modules=["o_proj"]),
-    Boft(),
-    Boft(target_modules=["k_proj", "gate_proj"], boft_block_size=8),
-    FourierFT(),
-    FourierFT(target_modules=["o_proj"], n_frequency=64, init_weights=False),
-    LayerNorm(),
-    LayerNorm(target_modules=["post_attention_layernorm"]),
-    PromptTuning(num_virtual_tokens=5),
-    PromptTuning(prompt_tuning_init="TEXT", prompt_tuning_init_text="Answer in one word."),
-    PrefixTuning(num_virtual_tokens=6),
-    PrefixTuning(prefix_projection=True, encoder_hidden_size=16, init_weights=None),
-    PTuning(num_virtual_tokens=7, encoder_hidden_size=24),
-    LlamaAdapter(adapter_layers=1),
-    LlamaAdapter(adapter_len=3, adapter_layers=3),
-    Bottleneck(),
-    Bottleneck(reduction_factor=4, non_linearity="gelu", mh_adapter=False),
-]
-SHAPE = {"num_hidden_layers": 3, "vocab_size": 400}
-IDENTITY = (Vera, Ia3, Oft, Boft, LayerNorm, LlamaAdapter, Bottleneck)
-"""Those that change nothing before the first step; and FourierFT where it begins with zeros."""
-
 MAMBA = {"model_type": "mamba2", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 400, "num_heads": 4}
 MAMBA |= {"head_dim": 32, "expand": 2, "state_size": 16, "n_groups": 1, "conv_kernel": 4, "chunk_size": 32}
 

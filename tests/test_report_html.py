@@ -244,9 +244,7 @@ def test_values_out_of_the_ordinary_are_drawn() -> None:
         "model_bytes": counted(0), "perplexity": measured(math.inf),
     }  # fmt: skip
     entry = document("pretrain", metrics)
-    entry["predicted"] = report.to_json(
-        {"wall_seconds": modelled(0, "x"), "flops": modelled(5, "x"), "mfu": missing("y")}
-    )
-    report.write("pretrain", entry)
+    predicted = {"wall_seconds": modelled(0, "x"), "flops": modelled(5, "x"), "mfu": missing("y")}
+    report.write("pretrain", {**entry, "predicted": report.to_json(predicted)})
     parsed(written())
     assert [one.ratio for one in page.predicted.comparisons(load.read())] == [1.0, 0.0, None]

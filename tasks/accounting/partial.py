@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -33,6 +33,13 @@ class Part:
     embedding: bool = False
     norm: bool = False
     head: bool = False
+
+    @classmethod
+    def joined(cls, parts: Iterable[Part]) -> Part:
+        """Everything that is in any of them."""
+        every = list(parts)
+        ends = {name: any(getattr(part, name) for part in every) for name in ("embedding", "norm", "head")}
+        return cls(frozenset().union(*(part.blocks for part in every)), **ends)
 
     def tied(self, anatomy: Anatomy) -> Part:
         """The same of a model whose output layer may be its embedding."""

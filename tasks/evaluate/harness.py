@@ -19,7 +19,7 @@ from tasks.evaluate import LOCAL, Evaluate
 from tasks.evaluate.answers import METRICS
 from tasks.evaluate.questions import Written, ending, questions, spread, stopping, written
 from tasks.models.load import quiet
-from tasks.models.soft_prompt import virtual_tokens
+from tasks.models.soft_prompt import free_positions
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _local(name: str, model: Any, tokenizer: Any, data: Path, params: Evaluate, 
     if not tokenizer.chat_template:
         return _nothing(name, "the tokenizer has no chat template to ask in")
     made = written(questions(name, data), tokenizer)
-    limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20) - virtual_tokens(model)
+    limit = free_positions(model)
     tokens = min(params.task_tokens, limit // 2)
     fitting = [one for one in made if one.tokens + tokens <= limit]
     if not fitting:

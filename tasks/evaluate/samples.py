@@ -15,7 +15,7 @@ from tasks.evaluate import SAMPLES, Evaluate
 from tasks.evaluate.questions import ending
 from tasks.evaluate.text import read_texts
 from tasks.models.chat import chat_text
-from tasks.models.soft_prompt import virtual_tokens
+from tasks.models.soft_prompt import free_positions
 
 TEXT_PROMPTS = 2
 CHAT_PROMPTS = 2
@@ -64,7 +64,7 @@ def write_samples(model: Any, tokenizer: Any, data: Path, out: Path, params: Eva
     """Write `samples.json` into `out`: [{"prompt", "text"}], of questions "reference" as well: the answer that was given."""
     import torch
 
-    limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20) - virtual_tokens(model)
+    limit = free_positions(model)
     ends = ending(tokenizer) if tokenizer.chat_template else [tokenizer.eos_token_id]
     rows = []
     for prompt in prompts(tokenizer, data):

@@ -6,8 +6,8 @@ from typing import Any
 
 from tasks.accounting.memory import Learning
 from tasks.accounting.partial import apart_flops_per_token, bias_layers
-from tasks.finetune.shared.parts import OwnWeights
-from tasks.finetune.technique import FinetuneTechnique, Plan, Shape, Tuning
+from tasks.finetune.shared.parts import OwnTechnique, OwnWeights
+from tasks.finetune.technique import Plan, Shape, Tuning
 from tasks.models import Config
 
 FLAGS = ("attention_bias", "mlp_bias")
@@ -33,14 +33,12 @@ class BiasTuning(OwnWeights):
         return {"config": self._flags}
 
 
-class Bitfit(FinetuneTechnique):
+class Bitfit(OwnTechnique):
     """Train the biases of the linear layers and nothing else (arXiv:2106.10199).
 
     Llama and its kin are made without biases, but their architectures have a place for them, which every engine that
     reads their config knows. `add` puts zeros there, which change nothing until they are trained.
     """
-
-    frozen = False
 
     add: bool = True
     """Give layers biases by the config's `attention_bias` and `mlp_bias` where the base has none."""
@@ -69,14 +67,6 @@ class Bitfit(FinetuneTechnique):
         """A bias's gradient needs nothing that was read."""
         first = min(layer.place for layer in bias_layers(self.config_after(config)))[0]
         return Learning(first, frozenset())
-
-    def adapter_shapes(self, config: Config) -> list[Shape]:
-        """What is trained is what is delivered."""
-        return self.trained_shapes(config)
-
-    def delivered(self, config: Config, stored: int, steps: int, seed: int) -> list[tuple[Shape, int]]:
-        """In the type of the model's weights."""
-        return [(shape, stored) for shape in self.adapter_shapes(config)]
 
     def flops_per_token(self, config: Config, context: int, labelled: float) -> float:
         """Forward, and the way back to the first bias; a bias's own gradient is a sum and counts nothing."""

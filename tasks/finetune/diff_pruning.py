@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tasks.accounting import lora
 from tasks.accounting.partial import apart_flops_per_token
-from tasks.finetune.shared.targets import ALL, refused, targets
+from tasks.finetune.shared.targets import ALL, linear_names, refused, targets
 from tasks.finetune.technique import FinetuneTechnique, Plan, Shape, Tuning
 from tasks.models import Config
 
@@ -39,11 +39,6 @@ class GatedTuning(Tuning):
             gates = (technique.alpha_init, technique.alpha_scale, technique.sparsity_penalty)
             self.parts[name] = Difference(layer.weight, *gates)
             parametrize.register_parametrization(layer, "weight", self.parts[name])
-
-    @property
-    def regime(self) -> str:  # type: ignore[override]
-        """Gates take no products of matrices: the FLOPs are the same throughout."""
-        return ""
 
     def before_step(self, step: int, optimizer: Any) -> None:
         """At the cut: only the largest differences stay, and go on learning."""
@@ -146,8 +141,5 @@ def _adapted(model: Any) -> list[str]:
     Raises:
         ValueError: the weights are ternary.
     """
-    import torch
-
-    wanted, output = targets(model, ALL), model.get_output_embeddings()
-    linear = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
-    return linear if wanted == ALL else [name for name in linear if name in wanted]
+    wanted = targets(model, ALL)
+    return linear_names(model) if isinstance(wanted, str) else wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -63,8 +64,7 @@ def _train(params: Finetune, seed: int, data: Path, pretrain: Path, tokenizer: A
     plan = Plan(pretrain, job.work, params.steps, seed, params.optimizer.technique)
     tuning = _begin(params, base, plan, lesson)
     metrics = fit(tuning, params, seed, lesson, job)
-    trained = metrics["trainable_parameters"].value
-    metrics["trainable_parameters"] = counted(trained or 0, f"beside {size:,} of the model")
+    metrics["trainable_parameters"] = replace(metrics["trainable_parameters"], note=f"beside {size:,} of the model")
     metrics["parameters"] = counted(size)
     metrics |= lesson.metrics()
     return metrics | _save(tuning, kept, pretrain, tokenizer, out)

@@ -11,6 +11,11 @@ def virtual_tokens(model: Any) -> int:
     return int(config.num_virtual_tokens) if config else 0
 
 
+def free_positions(model: Any) -> int:
+    """Positions that are left for a text; a great many where the config names no limit."""
+    return int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20) - virtual_tokens(model)
+
+
 def decode_prompted(model: Any, decoder: Any, inputs: Any, **more: Any) -> Any:
     """The decoder's output for token ids (B, T) behind a soft prompt, as peft itself calls it.
 

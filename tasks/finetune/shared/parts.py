@@ -39,10 +39,22 @@ class OwnWeights(Tuning):
         return {}
 
 
-class PartTechnique(FinetuneTechnique):
-    """What trains a `Part` of the model, always the same one."""
+class OwnTechnique(FinetuneTechnique):
+    """What trains some of the model's own weights, always the same ones, and delivers those."""
 
     frozen = False
+
+    def adapter_shapes(self, config: Config) -> list[Shape]:
+        """What is trained is what is delivered."""
+        return self.trained_shapes(config)
+
+    def delivered(self, config: Config, stored: int, steps: int, seed: int) -> list[tuple[Shape, int]]:
+        """In the type of the model's weights."""
+        return [(shape, stored) for shape in self.adapter_shapes(config)]
+
+
+class PartTechnique(OwnTechnique):
+    """What trains a `Part` of the model, always the same one."""
 
     def part(self, config: Config) -> Part:
         """What is trained."""
@@ -62,14 +74,6 @@ class PartTechnique(FinetuneTechnique):
     def learning(self, config: Config) -> Learning:
         """Where the part lies."""
         return part_learning(config, self.part(config))
-
-    def adapter_shapes(self, config: Config) -> list[Shape]:
-        """What is trained is what is delivered."""
-        return self.trained_shapes(config)
-
-    def delivered(self, config: Config, stored: int, steps: int, seed: int) -> list[tuple[Shape, int]]:
-        """In the type of the model's weights."""
-        return [(shape, stored) for shape in self.adapter_shapes(config)]
 
     def flops_per_token(self, config: Config, context: int, labelled: float) -> float:
         """Forward, and backward as far as the part reaches."""

@@ -83,13 +83,7 @@ class Rotating(FinetuneTechnique):
 
     def ever(self, config: Config) -> Part:
         """Everything that is trained at some step."""
-        parts = self.cycle(config)
-        return Part(
-            frozenset().union(*(part.blocks for part in parts)),
-            any(part.embedding for part in parts),
-            any(part.norm for part in parts),
-            any(part.head for part in parts),
-        )
+        return Part.joined(self.cycle(config))
 
     def begin(self, base: Any, plan: Plan) -> Tuning:
         """`base` with the parts trainable in turn."""
@@ -113,10 +107,7 @@ class Rotating(FinetuneTechnique):
 
     def delivered(self, config: Config, stored: int, steps: int, seed: int) -> list[tuple[Shape, int]]:
         """What has had its turn when the run ends."""
-        had = list(self._turns(config, steps, seed))
-        blocks = frozenset().union(*(part.blocks for part in had))
-        ends = {name: any(getattr(part, name) for part in had) for name in ("embedding", "norm", "head")}
-        return [(shape, stored) for shape in part_shapes(config, Part(blocks, **ends))]
+        return [(shape, stored) for shape in part_shapes(config, Part.joined(self._turns(config, steps, seed)))]
 
     def flops_per_token(self, config: Config, context: int, labelled: float) -> float:
         """The mean over the parts."""

@@ -17,20 +17,25 @@ def targets(model: Any, wanted: str | list[str]) -> str | list[str]:
     Raises:
         ValueError: a layer is named that can't be adapted in this architecture, or weights are ternary.
     """
-    import torch
-
     if any(type(module).__name__ == "TernaryLinear" for module in model.modules()):
         raise ValueError("an update merged into ternary weights is rounded away; set finetune.method to full")
     left_out = LEFT_OUT.get(model.config.model_type)
     if left_out is None:
         return wanted
-    output = model.get_output_embeddings()
-    names = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
+    names = linear_names(model)
     if wanted == ALL:
         return [name for name in names if name.rpartition(".")[2] not in left_out]
     if wrong := sorted({name.rpartition(".")[2] for name in names if _means(wanted, name)} & left_out):
         raise ValueError(f"{', '.join(wrong)} can't be adapted in {model.config.model_type}")
     return wanted
+
+
+def linear_names(model: Any) -> list[str]:
+    """Every linear module but the output layer."""
+    import torch
+
+    output = model.get_output_embeddings()
+    return [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
 
 
 def _means(wanted: str | list[str], module: str) -> bool:
