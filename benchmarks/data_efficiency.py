@@ -15,6 +15,7 @@ from typing import Any
 from tasks.acquire.stdlib import Stdlib
 from tasks.core.job import Job
 from tasks.core.measure import Metrics
+from tasks.core.process import prepare
 from tasks.core.schema import validate
 from tasks.data import Data
 from tasks.evaluate import Evaluate
@@ -127,4 +128,5 @@ def _row(case: str, kept: Metrics, learned: Metrics) -> str:
 
 
 if __name__ == "__main__":
+    prepare()
     main()

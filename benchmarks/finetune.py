@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.child import child
 from benchmarks.tuners import TUNERS, Task
 
 RESULTS = Path(__file__).parent / "results" / "finetune.md"
@@ -117,23 +115,14 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for turn in range(chosen.rounds):
         for name in names:
-            found[name].append(_child(name, chosen.steps, chosen.batch))
+            asked = ["--one", name, "--steps", str(chosen.steps), "--batch", str(chosen.batch)]
+            found[name].append(child("finetune", *asked, ours=name.startswith("leanlm")))
             rate = found[name][-1]["tokens_per_second"]
             print(f"round {turn + 1}, {name}: {rate:,.0f} non-padding tokens/s", flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
     text = ["# Finetuning beside its peers", "", *_where(chosen), "", *table(found)]
     RESULTS.write_text("\n".join(text) + "\n", encoding="utf-8")
     print(RESULTS.read_text(encoding="utf-8"))
-
-
-def _child(name: str, steps: int, batch: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.finetune", "--one", name, "--steps", str(steps), "--batch", str(batch)]
-    environment = {"GOMP_SPINCOUNT": "10000", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", **os.environ}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise SystemExit(f"{name}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> list[str]:

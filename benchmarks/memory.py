@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tasks.core.process import prepare
 from tasks.models.device import native_bf16
 
 BATCH, CONTEXT, VOCAB, STEPS = 16, 256, 4096, 3
@@ -151,7 +152,8 @@ def main() -> None:
         return child(asked.parameters[0], asked.child)
     lines = [
         f"Peak resident memory above the libraries, Llamas, {BATCH} x {CONTEXT} tokens, {STEPS} steps in float32 on the CPU, "
-        "AdamW where no optimizer is named (`python -m benchmarks.memory`).",
+        "AdamW where no optimizer is named (`python -m benchmarks.memory`). How much the allocator can't use "
+        "was fitted to such rows.",
     ]
     for size in asked.parameters:
         lines += [
@@ -168,4 +170,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    prepare()
     main()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.job import Job
+from tasks.core.process import prepare
 from tasks.models.load import new_model
 from tasks.objectives.distillation import Distillation
 from tasks.objectives.multi_token import MultiToken
@@ -200,4 +201,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    prepare()
     main()

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from tasks.core.process import prepare
 from tasks.models.load import new_model
 from tasks.optimizers import Optimizer
 from tasks.optimizers.technique import OptimizerTechnique
@@ -170,4 +171,5 @@ def _head(size: int, source: str, steps: int) -> list[str]:
 
 
 if __name__ == "__main__":
+    prepare()
     main()

@@ -164,7 +164,6 @@ def main() -> None:
         "--out", type=Path, default=ROOT / "benchmarks/results", help="receives prediction.json and .md"
     )
     arguments = parser.parse_args()
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     workspace = Workspace(arguments.folder.resolve(), arguments.quick)
     chosen = cases.QUICK if arguments.quick else (*cases.CALIBRATION, *cases.HELD_OUT)
     for case in chosen:

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 import warnings
 from importlib.util import find_spec
@@ -21,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.child import child
 from benchmarks.contenders import CONTENDERS
 
 RESULTS = Path(__file__).parent / "results" / "pretrain.md"
@@ -139,7 +137,7 @@ def main() -> None:
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for turn in range(chosen.rounds):
             for name in names:
-                found[name].append(_child(name, size))
+                found[name].append(child("pretrain", "--one", name, size, ours=name.startswith("leanlm")))
                 print(
                     f"{size}, round {turn + 1}, {name}: {found[name][-1]['tokens_per_second']:,.0f} tokens/s",
                     flush=True,
@@ -148,16 +146,6 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("\n".join(["# Pretraining beside its peers", "", _where(), "", *lines]) + "\n", encoding="utf-8")
     print(RESULTS.read_text(encoding="utf-8"))
-
-
-def _child(name: str, size: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.pretrain", "--one", name, size]
-    environment = {"GOMP_SPINCOUNT": "10000", "TOKENIZERS_PARALLELISM": "false", **os.environ}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise SystemExit(f"{name}, {size}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
 
 
 def table(size: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:

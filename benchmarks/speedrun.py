@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from tasks.core.job import Job
+from tasks.core.process import prepare
 from tasks.core.schema import validate
 from tasks.evaluate.judge import judge
 from tasks.ledger import machine
@@ -96,4 +97,5 @@ def _run(params: Params, steps: int, seconds: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    prepare()
     main()

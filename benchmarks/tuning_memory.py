@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tasks.core.process import prepare
+
 BATCH, CONTEXT, STEPS = 2, 256, 2
 WAYS: dict[str, tuple[str, str]] = {
     "full, adamw": ("full", "adamw"),
@@ -116,7 +118,7 @@ def predicted(folder: Path, way: str) -> float:
     own = 4 * accounting.parameters(config) + (4 * sum(map(prod, shapes)) if method == "lora" else 0)
     logits = constants.LOGIT_BYTES * chunk_of_logits(vocab, tokens / 2)
     trained = optimizer.state_bytes(shapes) + optimizer.gradient_bytes(shapes)
-    return float(own + trained + (1 + constants.FRAGMENTED) * kept + head + logits)
+    return float(own + trained + (1 + constants.FRAGMENTED["none"]) * kept + head + logits)
 
 
 def main() -> None:
@@ -146,4 +148,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    prepare()
     main()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
+
+from tasks.core.process import prepare
 
 
 def main() -> int:
@@ -13,13 +14,11 @@ def main() -> int:
     if len(sys.argv) != 2 or sys.argv[1] not in STAGES:
         print(f"usage: python -m tasks {{{','.join(STAGES)}}}", file=sys.stderr)
         return 2
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # idle threads that spin for long make two busy processes several times slower each (measured in LOG.md)
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from tasks import runner
 
     return runner.main(sys.argv[1])
 
 
 if __name__ == "__main__":
+    prepare()
     sys.exit(main())

@@ -30,6 +30,7 @@ from tasks.core.errors import UserError
 from tasks.core.files import read_yaml, write_whole
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, measured
+from tasks.core.process import prepare
 from tasks.core.schema import Section, validate
 from tasks.finetune import Finetune
 from tasks.finetune.shared.adapter import PeftTechnique, PeftTuning
@@ -190,7 +191,6 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="a folder per adapter, together.json, and work/")
     given = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in `python -m tasks`
     from tasks.ledger.meter import own_peak_bytes
     from tasks.ledger.report import to_json
 
@@ -207,4 +207,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    prepare()
     sys.exit(main())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import time
 from pathlib import Path
 
 from tasks.core.errors import UserError
+from tasks.core.process import prepare
 
 
 def main() -> int:
@@ -21,8 +21,6 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop at a step after that long")
     parser.add_argument("--flops", type=float, default=math.inf, help="stop at a step after that many")
     given = parser.parse_args()
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in `python -m tasks`
     from tasks.scaling.rung import train
 
     def over_budget(flops: float) -> str:
@@ -43,4 +41,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    prepare()
     sys.exit(main())

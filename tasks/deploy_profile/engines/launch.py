@@ -15,6 +15,7 @@ from typing import Any
 import tasks
 from tasks.core.errors import UserError
 from tasks.core.files import write_whole
+from tasks.core.process import COMPUTING
 from tasks.deploy_profile.engines import Generation, Outcome, Request, Stamp
 
 
@@ -70,8 +71,8 @@ def _environment() -> dict[str, str]:
     root = str(Path(tasks.__file__).parents[1])
     offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
-    # the stages let idle threads sleep early; an engine is measured as its users run it
-    inherited = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    # what makes the stages quick and small stays theirs: an engine is measured as its users run it
+    inherited = {name: value for name, value in os.environ.items() if COMPUTING.get(name) != value}
     return {**inherited, **offline, "PYTHONPATH": path}
 
 

@@ -111,8 +111,11 @@ BASE_MEMORY_BYTES = {
 LOGIT_BYTES = 12.0
 """Bytes per logit of a chunk: as computed, its probability, the slope in the arithmetic of the products."""
 
-FRAGMENTED = 0.33
-"""Bytes of a training step that the allocator holds and can't use, per byte of activations."""
+FRAGMENTED = {"none": 0.2, "selective": 0.05, "full": 0.4}
+"""Bytes of a training step that the allocator holds and can't use, per byte of activations, by way of checkpointing."""
+
+BETWEEN_PARTS = 0.4
+"""The same, in addition, where gradients stay between the parts of a step: they lie amid what the next part needs."""
 
 RETAINED = 0.85
 """Share of what a training step took that the process still holds when the evaluation begins."""

@@ -66,7 +66,8 @@ def memory_parts(about: Subject, steps: Steps, weights: float) -> Parts:
     if steps.head and steps.backward:
         logits += head_gradient_bytes(about.config)
     shapes = constants.SHAPE_BYTES * (steps.lengths - 1) if element == 2 else 0
-    wasted = constants.FRAGMENTED * (kept + forward)
+    holes = constants.FRAGMENTED[steps.checkpointing] + (constants.BETWEEN_PARTS if steps.parts > 1 else 0.0)
+    wasted = holes * (kept + forward)
     copies = 0 if steps.pure else weight_copy_bytes(about.config, element)
     passing = copies + logits + wasted + shapes + forward
     share = 0.5 if steps.pure else 1.0  # gradients and moments in bfloat16
