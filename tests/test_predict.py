@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tasks.core.files import read_yaml
 from tasks.core.schema import validate
 from tasks.ledger.machine import Machine
 from tasks.ledger.predict import STAGES, plan
 from tasks.ledger.predict.subject import bytes_per_token
 from tasks.ledger.report import to_json
-from tasks.params import Params, override
+from tasks.params import Params, flatten, override
 from tests.models import MACHINE
 
 ROOT = Path(__file__).parents[1]
@@ -188,3 +190,17 @@ def test_counts_are_predicted_exactly(finished: Any) -> None:
             if name.partition("/")[0] in EXACT and said is not None:
                 assert counted["value"] == pytest.approx(said, rel=0.01), f"{stage}: {name}"
     assert "the chats themselves" in report["predicted"]["flops"]["note"]
+
+
+def test_what_no_hardware_multiplies_is_not_predicted_with() -> None:
+    """Half-precision weights are evaluated in float32 there: the rate of bfloat16 products says nothing."""
+    chosen = dict(flatten(read_yaml(ROOT / "presets" / "smollm2.yaml")))
+    params = validate(Params, override(Params().model_dump(mode="json"), chosen))
+
+    def seconds(native: bool, rate: float) -> list[float | None]:
+        rates = {**MACHINE.gemm_flops_per_second, "bfloat16": rate}
+        there = replace(MACHINE, native_bf16=native, gemm_flops_per_second=rates)
+        return [metrics["wall_seconds"].value for metrics in plan(params, there).values()]
+
+    assert seconds(False, 1e9) == seconds(False, 1e12)
+    assert seconds(True, 1e11) != seconds(True, 1e12)

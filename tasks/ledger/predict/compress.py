@@ -8,7 +8,16 @@ from tasks.core.measure import Metrics, modelled
 from tasks.evaluate.loyalty import MAX_POSITIONS
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.cost import disk, traffic
-from tasks.ledger.predict.quality import Kept, samples, scoring, scoring_flops, scoring_memory, tasks, tasks_memory
+from tasks.ledger.predict.quality import (
+    Kept,
+    running,
+    samples,
+    scoring,
+    scoring_flops,
+    scoring_memory,
+    tasks,
+    tasks_memory,
+)
 from tasks.ledger.predict.subject import Subject
 
 MISTYPED = 1.15
@@ -53,17 +62,18 @@ def compress(about: Subject) -> Metrics:
     alike = min(about.heldout_tokens, MAX_POSITIONS)
     tokens = {"original": about.heldout_tokens + alike, "compressed": about.heldout_tokens * (1 + MISTYPED) + alike}
     comparing = traffic(about.machine, alike * constants.LOYALTY_TRAFFIC * about.anatomy.vocab)
+    judged = [running(about, model) for model in (before, after)]
     evaluation = (
-        scoring(about, before, tokens["original"])
-        + scoring(about, after, tokens["compressed"])
-        + samples(about, after)
-        + tasks(about, after)
+        scoring(about, judged[0], tokens["original"])
+        + scoring(about, judged[1], tokens["compressed"])
+        + samples(about, judged[1])
+        + tasks(about, judged[1])
         + comparing
     )
     files = disk(about.machine, 3 * before.bytes + 2 * after.bytes)
     note = f"{evaluation.wall:.3g} s evaluation of both models + {files.wall:.3g} s files"
     logits = min(4 * alike * about.anatomy.vocab, constants.LOYALTY_BYTES) * constants.LOYALTY_COPIES
-    memory = before.bytes + after.bytes + max(scoring_memory(about), logits) + tasks_memory(about)
+    memory = judged[0].bytes + judged[1].bytes + max(scoring_memory(about), logits) + tasks_memory(about)
     how = f"bytes of {about.params.compress.method} weights from the layers' shapes"
     return {
         **(evaluation + files).metrics("compress", about.machine, memory, note),

@@ -8,7 +8,7 @@ from tasks.core.measure import Metrics, missing, modelled
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.compress import compressed
 from tasks.ledger.predict.cost import Cost, disk, work
-from tasks.ledger.predict.quality import Kept, decode_seconds, generation, samples
+from tasks.ledger.predict.quality import Kept, decode_seconds, generation, running, samples
 from tasks.ledger.predict.subject import Subject
 
 BLOCK = {"Q8_0": (32, 34), "Q4_0": (32, 18)}
@@ -69,7 +69,9 @@ def deploy_profile(about: Subject) -> Metrics:
     memory = model.bytes + max(exporting, engine_memory - model.bytes, 0)
     per_engine = "bytes read per token / (bandwidth x engine's share) + time per layer or token"
     return {
-        **(export + engines + samples(about, model)).metrics("deploy_profile", about.machine, memory, note),
+        **(export + engines + samples(about, running(about, model))).metrics(
+            "deploy_profile", about.machine, memory, note
+        ),
         "flops": modelled(flops, f"{generations} generations: prompts and tokens"),
         "kv_cache_bytes_per_token": modelled(accounting.kv_cache_bytes_per_token(about.config), "exact, in float16"),
         "decode_flops_per_token": modelled(decoding, f"exact, with {middle} tokens in the cache"),

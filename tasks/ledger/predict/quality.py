@@ -31,6 +31,13 @@ class Kept:
     decode_layer_seconds: float = constants.DECODE_LAYER_SECONDS
 
 
+def running(about: Subject, model: Kept) -> Kept:
+    """`model` as it is evaluated: in float32 where no hardware multiplies its type (`tasks.models.device.computable`)."""
+    if model.dtype == "float32" or about.machine.native_bf16 or about.machine.device != "cpu":
+        return model
+    return replace(model, bytes=2 * model.bytes, dtype="float32")
+
+
 def scoring_flops(about: Subject, tokens: float) -> float:
     """FLOPs of one forward pass over `tokens` tokens of held-out text."""
     return tokens * accounting.forward_flops_per_token(about.config, about.params.evaluate.context_length)

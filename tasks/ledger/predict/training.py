@@ -14,7 +14,7 @@ from tasks.ledger.predict.communication import communication
 from tasks.ledger.predict.cost import Cost, disk, traffic, work
 from tasks.ledger.predict.loss import expected_loss
 from tasks.ledger.predict.objective import Beside, beside, preferring
-from tasks.ledger.predict.quality import Kept, samples, scoring, tasks
+from tasks.ledger.predict.quality import Kept, running, samples, scoring, tasks
 from tasks.ledger.predict.resident import memory_parts, peak
 from tasks.ledger.predict.steps import Steps
 from tasks.ledger.predict.subject import Subject
@@ -167,12 +167,13 @@ def _trained(
     about: Subject, stage: str, steps: Steps, validated: float, base_bytes: int, extra: Beside = NOTHING
 ) -> Metrics:
     size = accounting.parameters(about.config)
-    kept = Kept(size * about.stored, about.stored_dtype)
+    kept = size * about.stored
+    judged = running(about, Kept(kept, about.stored_dtype))
     flops = steps.flops * steps.tokens * steps.count + extra.teacher_flops
     training = _training(about, steps) + extra.asking(about)
     validation = _validation(about, steps, validated)
-    evaluation = scoring(about, kept, about.heldout_tokens) + samples(about, kept) + tasks(about, kept)
-    files = disk(about.machine, kept.bytes * 3 + steps.checkpoints * _checkpoint(steps))
+    evaluation = scoring(about, judged, about.heldout_tokens) + samples(about, judged) + tasks(about, judged)
+    files = disk(about.machine, kept * 3 + steps.checkpoints * _checkpoint(steps))
     note = (
         f"{training.wall:.3g} s training + {evaluation.wall:.3g} s evaluation + "
         f"{validation.wall + files.wall:.3g} s validation and files"
@@ -180,7 +181,7 @@ def _trained(
     cost = training + validation + evaluation + files
     parts = memory_parts(about, steps, base_bytes + 4 * extra.parameters + extra.held)
     parts = replace(parts, passing=parts.passing + extra.passing)
-    memory = peak(about, parts, kept.bytes)
+    memory = peak(about, parts, judged.bytes)
     counted = f"{steps.count} steps x {steps.tokens:g} tokens x {steps.flops:.4g} FLOP{f'; {extra.note}' if extra.note else ''}; evaluation not counted"
     metrics = cost.metrics(stage, about.machine, memory, note)
     metrics |= {"flops": modelled(flops, counted), "tokens": modelled(int(steps.tokens * steps.count), "steps x batch")}
