@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tasks.core.errors import UserError
+from tasks.design.existing import Existing
 from tasks.finetune.boft import Boft
 from tasks.finetune.bottleneck import Bottleneck
 from tasks.finetune.fourierft import FourierFT
@@ -18,6 +22,7 @@ from tasks.finetune.prefix_tuning import PrefixTuning
 from tasks.finetune.prompt_tuning import PromptTuning
 from tasks.finetune.technique import FinetuneTechnique
 from tasks.finetune.vera import Vera
+from tasks.models.adapter import mark_unmerged
 from tests.models import config
 
 MAMBA = {"model_type": "mamba2", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 400, "num_heads": 4}
@@ -50,3 +55,12 @@ def test_what_cannot_work_is_refused_in_words(technique: FinetuneTechnique, chan
 
     found = technique.refuse(changes if "num_heads" in changes else config(**changes))
     assert re.search(said, found), found
+
+
+def test_an_unmerged_folder_is_no_base(tmp_path: Path) -> None:
+    """Pretraining would go on with the weights alone, which are another model."""
+    (tmp_path / "config.json").write_text(json.dumps(config()), encoding="utf-8")
+    Existing().blueprint(400, tmp_path)
+    mark_unmerged(tmp_path)
+    with pytest.raises(UserError, match=r"pretrain\.init .*its adapter could not be merged"):
+        Existing().blueprint(400, tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from tasks.accounting import read
 from tasks.core.schema import Technique
 from tasks.models import Config
+from tasks.models.adapter import refuse_unmerged
 from tasks.models.load import read_config
 
 
@@ -17,9 +18,10 @@ class Existing(Technique):
         """The config of `init`; its own vocabulary must hold `vocab_size` tokens.
 
         Raises:
-            UserError: `init` holds no model.
+            UserError: `init` holds no model, or one that is nothing without the adapter beside it.
             ValueError: it is of a type that can't be accounted for, or its vocabulary is smaller than the tokenizer's.
         """
+        refuse_unmerged(init, "pretrain.init")
         config = read_config(init)
         try:
             own = read(config).vocab

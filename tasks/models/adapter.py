@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from tasks.core.errors import UserError
+
 MARK = "unmerged.json"
 ADAPTER = "adapter"
 
@@ -19,6 +21,19 @@ def mark_unmerged(folder: Path) -> None:
 def is_unmerged(folder: Path) -> bool:
     """Whether the model of `folder` is nothing without its adapter."""
     return (folder / MARK).exists()
+
+
+def refuse_unmerged(folder: Path, parameter: str) -> None:
+    """Refuse an unmerged folder where only its base would be used.
+
+    Raises:
+        UserError: `folder`, which `parameter` names, is one.
+    """
+    if is_unmerged(folder):
+        raise UserError(
+            f"{parameter} '{folder}': its adapter could not be merged, and the base alone is another model",
+            "name a model of weights alone: the base itself, or what a method that merges has written",
+        )
 
 
 def positions_taken(folder: Path) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, measured
+from tasks.models.adapter import refuse_unmerged
 from tasks.models.device import autocast, resolve_precision
 from tasks.models.load import (
     count_parameters,
@@ -37,6 +38,7 @@ def start(params: Pretrain, seed: int, tokenizer: Any, design: Path, init: Path)
     import torch
 
     blueprint = read_config(design)
+    refuse_unmerged(init, "pretrain.init")
     if not has_weights(init):
         if init.is_file() or (init / "config.json").exists():
             raise UserError(

@@ -28,6 +28,7 @@ class Gradient:
         world: the workers.
         optimizer: of the run; asked only if it moves tensors in the backward pass, or finds its own slope.
         objective: what `module` learns; it prepares a part before it is computed.
+        stage: whose parameters an error names.
     """
 
     def __init__(
@@ -38,11 +39,12 @@ class Gradient:
         world: World,
         optimizer: Any = None,
         objective: Objective | None = None,
+        stage: str = "pretrain",
     ) -> None:
         self.module, self.trained, self.settings, self.world = module, trained, settings, world
         self.optimizer = optimizer
         self.moving = optimizer if settings.optimizer.in_backward else None
-        self.objective = objective or Objective()
+        self.objective, self.stage = objective or Objective(), stage
         self._scaling = LossScale() if settings.precision == "fp16" else None
 
     def compute(self, batch: Batch) -> dict[str, float]:
@@ -68,9 +70,9 @@ class Gradient:
         parts = list(self.world.share(batch).parts(self.settings.gradient_accumulation_steps))
         if len(parts) < self.settings.gradient_accumulation_steps:
             raise UserError(
-                f"pretrain.gradient_accumulation_steps: found {self.settings.gradient_accumulation_steps}; a worker's share "
-                f"of a step has {len(parts)} sequences",
-                "lower it, or raise pretrain.batch_size",
+                f"{self.stage}.gradient_accumulation_steps: found {self.settings.gradient_accumulation_steps}; a worker's "
+                f"share of a step has {len(parts)} sequences",
+                f"lower it, or raise {self.stage}.batch_size",
             )
         shown: dict[str, Any] = {}
         for number, part in enumerate(parts, 1):
