@@ -9,8 +9,10 @@ from tasks.accounting import read
 from tasks.accounting.lora import linear_layers
 from tasks.acquire import is_descriptor, place
 from tasks.core.errors import UserError
+from tasks.data import NONE
 from tasks.deploy_profile import GGUF_ARCHITECTURES
 from tasks.finetune.conflicts import conflicts as tuning_conflicts
+from tasks.ledger.predict.rows import kinds_in
 from tasks.models import Config, experts, positions
 from tasks.models.load import read_config
 from tasks.models.quantized import BLOCK_IN, BLOCK_OUT
@@ -42,6 +44,7 @@ def problems(params: Params, config: Config) -> list[str]:
         *_grouped(params, config),
         *_objective(params, config),
         *_training(params, config),
+        *_rows(params),
         *_delivery(params, config),
     ]
 
@@ -124,6 +127,21 @@ def _training(params: Params, config: Config) -> Iterator[str]:
         yield why
     elif not tuned.technique.merges:
         yield from _apart(params)
+
+
+def _rows(params: Params) -> Iterator[str]:
+    """Rows of a kind that nobody has given: found here, they cost no pretraining."""
+    data, chosen = params.data, params.finetune.objective
+    found, wanted = kinds_in(data), chosen.technique.learns_from
+    if params.finetune.steps and found and wanted not in found:
+        where = (
+            f"data.source '{data.source}'" if data.instructions == NONE else f"data.instructions '{data.instructions}'"
+        )
+        others = [name for name, objective in chosen.techniques().items() if objective.learns_from in found]
+        yield (
+            f"finetune.objective.method: found {chosen.method}; it learns from {wanted}, and {where} holds "
+            f"{' and '.join(sorted(found))}: name such records in data.instructions, or set it to {' or '.join(others)}"
+        )
 
 
 def _apart(params: Params) -> Iterator[str]:

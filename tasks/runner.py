@@ -116,6 +116,7 @@ def _score(name: str, forecast: predict.Forecast, metrics: Metrics, others: floa
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # asked twice, it still ends in order
     raise KeyboardInterrupt
 
 

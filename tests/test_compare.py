@@ -171,6 +171,6 @@ def test_equal_memory_by_prediction() -> None:
 def test_a_budget_cannot_be_equal_to_what_a_contender_decides() -> None:
     """Own steps and equal FLOPs contradict each other; a stage without steps has no such budget."""
     with pytest.raises(UserError, match=r"--equal flops decides finetune\.steps"):
-        budgets.equal("flops", "finetune", contenders("finetune", ["lora,full:steps=3"]))
+        budgets.check("flops", "finetune", contenders("finetune", ["lora,full:steps=3"]))
     with pytest.raises(UserError, match="takes no steps"):
-        budgets.equal("memory", "compress", contenders("compress", ["none,nf4"]))
+        budgets.check("memory", "compress", contenders("compress", ["none,nf4"]))

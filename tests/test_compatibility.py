@@ -43,6 +43,23 @@ def test_the_defaults_are_possible() -> None:
     check(params, blueprint(params))
 
 
+def test_rows_of_a_kind_nobody_gave_are_asked_for_at_once(tmp_path: Path) -> None:
+    """Not after pretraining; what can't be looked at yet is left to the stages."""
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"}) + "\n", encoding="utf-8")
+
+    def said(objective: str, instructions: Path | str) -> list[str]:
+        params = chosen(finetune__objective__method=objective, data__instructions=str(instructions))
+        return [line for line in problems(params, blueprint(params)) if line.startswith("finetune.objective.method")]
+
+    assert said("sft", "data/none") == said("dpo", pairs) == said("dpo", tmp_path / "none.jsonl") == []
+    (text,), (answers,) = said("dpo", "data/none"), said("sft", pairs)
+    assert "learns from preferences, and data.source 'data/stdlib.yaml' holds chats: " in text
+    assert text.endswith("or set it to sft")
+    assert answers.endswith("holds preferences: name such records in data.instructions, or set it to dpo or orpo")
+    assert "learns from verifiable" in said("grpo", pairs)[0]
+
+
 @pytest.mark.parametrize("method", [name for name in Design.techniques() if name != "existing"])
 def test_every_family_can_go_all_the_way(method: str) -> None:
     """With safetensors delivered, uncompressed, and every weight fine-tuned, no family meets an obstacle."""

@@ -15,6 +15,24 @@ if TYPE_CHECKING:
 EQUAL = ("steps", "flops", "memory")
 
 
+def check(how: str, stage: str, points: list[Point]) -> None:
+    """Refuse what can't be made equal, as far as it can be told before anything is computed.
+
+    Raises:
+        UserError: the stage takes no steps, or a contender but the first names its own.
+    """
+    if how == "steps":
+        return
+    if not hasattr(getattr(points[0].params, stage), "steps"):
+        raise UserError(f"--equal {how}: {stage} takes no steps", "compare it with --equal steps, as it is")
+    fixed = {f"{stage}.steps"} | ({f"{stage}.batch_size"} if how == "memory" else set())
+    for point in points[1:]:
+        if own := sorted(fixed & point.values.keys()):
+            raise UserError(
+                f"--methods {point.name}: --equal {how} decides {own[0]}", "leave it out, or use -S for all"
+            )
+
+
 def equal(how: str, stage: str, points: list[Point]) -> list[Point]:
     """The points with the budget of the first that can run; one that can't have it is refused.
 
@@ -22,22 +40,14 @@ def equal(how: str, stage: str, points: list[Point]) -> list[Point]:
         how: `steps`: as they are. `flops`: steps scaled until predicted FLOPs agree. `memory`: the largest batch whose
             predicted peak memory is no more than the first's, with steps for the same number of sequences.
         stage: the one that is compared.
-        points: the contenders; refused ones stay as they are.
+        points: the contenders, checked; refused ones stay as they are.
 
     Raises:
-        UserError: the stage takes no steps, a contender names its own, or the first can't be predicted.
+        UserError: the first can't be predicted.
     """
     able = [point for point in points if not point.refused]
     if how == "steps" or not able:
         return points
-    if not hasattr(getattr(able[0].params, stage), "steps"):
-        raise UserError(f"--equal {how}: {stage} takes no steps", "compare it with --equal steps, as it is")
-    fixed = {f"{stage}.steps"} | ({f"{stage}.batch_size"} if how == "memory" else set())
-    for point in able[1:]:
-        if own := sorted(fixed & point.values.keys()):
-            raise UserError(
-                f"--methods {point.name}: --equal {how} decides {own[0]}", "leave it out, or use -S for all"
-            )
     fit = _flops if how == "flops" else _memory
     first = able[0]
     for figure in ("flops", "peak_memory_bytes"):

@@ -30,6 +30,7 @@ def compare(stage: str, points: list[Point], how: str) -> list[Outcome]:
         UserError: another run is going on, a stage before failed, or the budget can't be made equal.
     """
     invocation = str(uuid.uuid4())
+    budgets.check(how, stage, points)
     with repro.alone():
         _share(stage, invocation)
         points = budgets.equal(how, stage, judged(points, stage))

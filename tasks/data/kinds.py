@@ -46,8 +46,11 @@ def _verifiable(row: Row) -> str:
     return "" if row["answer"] else EMPTY
 
 
+CHATS = "chats"
+"""The kind that text is made into where no records are given."""
+
 KINDS = {
-    "chats": Kind("", "instructions", _chat, lambda row: [row["messages"]]),
+    CHATS: Kind("", "instructions", _chat, lambda row: [row["messages"]]),
     "preferences": Kind(
         "preferences",
         "preferences",

@@ -105,6 +105,7 @@ class FinetuneObjective(Technique):
     """What is learned from which rows. Fields are what upstream calls them.
 
     Attributes:
+        learns_from: kind of its rows, by its name in `tasks.data.kinds`.
         of_chats: whether it learns from whole chats, whose lengths are known once the data stage is done.
         whole_logits: whether all logits of a step are in memory at once.
         sequences: computed for each row of a batch.
@@ -112,6 +113,7 @@ class FinetuneObjective(Technique):
         asks_base: whether the base model is asked about what is learned.
     """
 
+    learns_from: ClassVar[str]
     of_chats: ClassVar[bool] = False
     whole_logits: ClassVar[bool] = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
@@ -22,6 +22,8 @@ class Grpo(FinetuneObjective):
     One optimizer step for each sampling: the policy that is trained is the one that answered, so no ratio is clipped. A step
     asks `finetune.batch_size` questions, `num_generations` times each.
     """
+
+    learns_from: ClassVar[str] = "verifiable"
 
     num_generations: int = Field(default=8, ge=2)
     """Answers to every question; their mean reward is what each is measured against."""

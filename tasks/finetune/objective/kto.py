@@ -37,6 +37,7 @@ class Kto(SidesObjective):
         judged,
         lambda one: (len(one[0].ids), len(one[0].answer)),
     )
+    learns_from: ClassVar[str] = kind.folder
     columns: ClassVar[tuple[str, ...]] = ("rewards/chosen", "rewards/rejected", "rewards/margins", "kl")
     least: ClassVar[int] = 2
 

@@ -14,6 +14,7 @@ from tasks.models import Config
 class Sft(FinetuneObjective):
     """Learn the answers of chats, token by token (arXiv:2203.02155)."""
 
+    learns_from: ClassVar[str] = "chats"
     of_chats: ClassVar[bool] = True
 
     def lesson(self, given: Given) -> Lesson:

@@ -50,7 +50,7 @@ class Questions(Lesson):
         self.fields, self.given = fields, given
         self._reference: Reference | None = None
         kind = Kind(
-            "verifiable",
+            fields.learns_from,
             "questions with answers that can be verified",
             "prompt and answer",
             question,

@@ -32,6 +32,7 @@ class SidesObjective(FinetuneObjective):
     """
 
     kind: ClassVar[Kind] = PAIRS
+    learns_from: ClassVar[str] = kind.folder
     refers: ClassVar[bool] = True
     sees_padding: ClassVar[bool] = False
     least: ClassVar[int] = 1

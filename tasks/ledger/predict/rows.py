@@ -9,16 +9,20 @@ from pathlib import Path
 
 from tasks.acquire import describe, is_descriptor, place
 from tasks.acquire.doctests import Doctests
+from tasks.acquire.stdlib import Stdlib
 from tasks.core.errors import UserError
 from tasks.data import NONE, Data
 from tasks.data.documents import Reading
 from tasks.data.files import RECORDS, File, readable
 from tasks.data.formats.format import Message, Row
+from tasks.data.kinds import CHATS
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.text import source_text
 
 SAMPLE = 500
 """Rows of the first file that are looked at."""
+GLANCE, FILES = 20, 64
+"""Rows of every file that are looked at for their kind, and files: of more nothing is said."""
 
 
 def rows_in(params: Data) -> int | None:
@@ -37,6 +41,11 @@ def sampled_sizes(params: Data, bytes_per_token: float) -> list[tuple[int, int]]
     return sizes
 
 
+def kinds_in(params: Data) -> frozenset[str]:
+    """Kinds of rows (`tasks.data.kinds`) the source of chats has, by the first of every file; empty: nothing is known of it yet."""
+    return _kinds(_source(params), params.text_field, params.format)
+
+
 def _source(params: Data) -> Path:
     # absolute, for what was found is remembered by it
     return Path(params.source if params.instructions == NONE else params.instructions).absolute()
@@ -47,6 +56,24 @@ def _count(source: Path, text_field: str, wanted: str) -> int | None:
     if source.exists() and is_descriptor(source) and isinstance(describe(source), Doctests):
         return constants.DOCTESTS
     return source_text(source).documents if _sample(source, text_field, wanted) else None
+
+
+@lru_cache(maxsize=16)
+def _kinds(source: Path, text_field: str, wanted: str) -> frozenset[str]:
+    try:
+        if is_descriptor(source) and not place(source).exists():
+            return frozenset({CHATS} if isinstance(describe(source), Stdlib) else ())
+        files = readable(place(source))
+        if len(files) > FILES:
+            return frozenset()
+        found: set[str] = set()
+        for path in files:
+            documents = Reading([File(path, path.name)], text_field, wanted) if path.suffix in RECORDS else ()
+            rows = [document.rows for document in islice(documents, GLANCE)]
+            found |= {kind for row in rows or [{}] for kind in row or (CHATS,)}  # of text chats are made
+        return frozenset(found)
+    except (UserError, OSError, ValueError):
+        return frozenset()  # the stage will say what is wrong with it
 
 
 @lru_cache(maxsize=16)
