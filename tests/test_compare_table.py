@@ -73,6 +73,7 @@ def test_rows_are_ranked_and_fronts_are_what_nothing_beats() -> None:
     assert made.best("activation_bytes") == []  # all alike
     assert "a has the best validation loss" in text.sentence(made)
     assert "b with 10 trained parameters instead of 1,000" in text.sentence(made)
+    assert text.sentence(made).count("b with") == 1  # all that it saves in one breath
 
 
 def test_higher_is_better_where_the_vocabulary_says_so() -> None:

@@ -10,6 +10,7 @@ from flows.compare.record import Outcome
 from flows.compare.table import Table, cell, heading, setting, settings
 from flows.report.load import cleared
 from flows.report.page import environment
+from flows.report.provenance import said
 from flows.report.words import exact
 from tasks.ledger.vocabulary import lookup
 from tasks.params import flatten
@@ -50,14 +51,14 @@ def _row(table: Table, row: Outcome, best: dict[str, list[str]]) -> dict[str, An
     for metric in table.columns:
         value = row.entry(metric)
         known = value is not None and value.value is not None
-        said = (
+        told = (
             [] if value is None else [exact(value.value, lookup(metric).unit), value.method, str(cleared(value.note))]
         )
         cells.append(
             (
                 cell(row, metric),
                 value.value if known and value else "",
-                ", ".join(filter(None, said)),
+                ", ".join(filter(None, told)),
                 name in best[metric],
             )
         )
@@ -85,6 +86,6 @@ def _common(table: Table) -> list[tuple[str, str]]:
     )
     whole = {"seed": every[0]["seed"], "data.source": every[0]["data"]["source"]} if every else {}
     return [
-        (name, str(cleared(value)))
+        (name, said("", cleared(value)))
         for name, value in {**whole, **{f"{table.stage}.{n}": v for n, v in same.items()}}.items()
     ]

@@ -83,15 +83,15 @@ def sentence(table: Table) -> str:
     if not rest:
         return said
     near = [row for row in rest if _distance(first, row, table.quality) <= CLOSE]
-    parts = []
+    cheaper: dict[str, list[str]] = {}
     for cost in table.fronts:
         known = [row for row in near if row.value(cost) and first.value(cost)]
         least = min(known, key=lambda row: rank(row, cost), default=None)
         if least is not None and rank(least, cost) < 0.9 * rank(first, cost):
-            parts.append(f"{least.point.name} with {_times(first, least, cost)}")
-    if not parts:
+            cheaper.setdefault(least.point.name, []).append(_times(first, least, cost))
+    if not cheaper:
         return f"{said} No other within {CLOSE:.0%} of it takes much less of anything."
-    return f"{said} Within {CLOSE:.0%} of it: {listed(parts)}."
+    return f"{said} Within {CLOSE:.0%} of it: {'; '.join(f'{name} with {listed(costs)}' for name, costs in cheaper.items())}."
 
 
 def _distance(first: Outcome, other: Outcome, metric: str) -> float:

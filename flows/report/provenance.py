@@ -93,7 +93,7 @@ def common(life: Lifecycle, kind: str) -> dict[str, str]:
     found: dict[str, dict[str, list[str]]] = {}
     for stage, report in life.reports.items():
         for name, value in flatten(report[kind]):
-            found.setdefault(name, {}).setdefault(_said(name, value), []).append(title(stage).lower())
+            found.setdefault(name, {}).setdefault(said(name, value), []).append(title(stage).lower())
     return {
         name.replace("_", " ") if kind == "machine" else name: next(iter(values))
         if len(values) == 1
@@ -107,7 +107,7 @@ def settings(life: Lifecycle) -> dict[str, dict[str, str]]:
     blocks: dict[str, dict[str, str]] = {}
     for name, value in life.settings.items():
         block, _, rest = name.partition(".")
-        blocks.setdefault(block if rest else "", {})[rest or name] = _said("", value)
+        blocks.setdefault(block if rest else "", {})[rest or name] = said("", value)
     return blocks
 
 
@@ -117,7 +117,8 @@ def prices(life: Lifecycle) -> list[tuple[str, str, str]]:
     return [(n, f"{values[n]:g}", field.description or "") for n, field in Prices.model_fields.items()]
 
 
-def _said(name: str, value: Any) -> str:
+def said(name: str, value: Any) -> str:
+    """A value as params.yaml writes it; what ends in bytes or rates with its unit."""
     if value is None:
         return "null"
     if isinstance(value, list | tuple):
