@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tasks.accounting import read
 from tasks.accounting.lora import linear_layers
@@ -137,7 +138,8 @@ def _rows(params: Params) -> Iterator[str]:
         where = (
             f"data.source '{data.source}'" if data.instructions == NONE else f"data.instructions '{data.instructions}'"
         )
-        others = [name for name, objective in chosen.techniques().items() if objective.learns_from in found]
+        every: dict[str, Any] = dict(chosen.techniques())
+        others = [name for name, objective in every.items() if objective.learns_from in found]
         yield (
             f"finetune.objective.method: found {chosen.method}; it learns from {wanted}, and {where} holds "
             f"{' and '.join(sorted(found))}: name such records in data.instructions, or set it to {' or '.join(others)}"

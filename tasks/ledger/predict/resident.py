@@ -80,7 +80,7 @@ def chunk_of_logits(vocab: int, labelled: float) -> float:
 
 
 def peak(about: Subject, parts: Parts, kept: float) -> float:
-    """Largest of the training step and of the evaluation after it, in a heap the training has left behind.
+    """Largest of the training step and of the evaluation after it, which uses what the training has left of the heap.
 
     Args:
         about: the lifecycle.
@@ -88,5 +88,5 @@ def peak(about: Subject, parts: Parts, kept: float) -> float:
         kept: bytes of the weights that are evaluated.
     """
     training = parts.weights + parts.trained + parts.step
-    evaluation = kept + constants.RETAINED * parts.step + scoring_memory(about) + tasks_memory(about)
+    evaluation = kept + max(constants.RETAINED * parts.step, scoring_memory(about)) + tasks_memory(about)
     return max(training, evaluation)
