@@ -11,8 +11,8 @@ from typing import Any
 from tasks.core.process import COMPUTING, READ_AT_START
 
 
-def child(module: str, *arguments: str, ours: bool) -> dict[str, Any]:
-    """What `python -m benchmarks.MODULE ARGUMENTS` prints last, a JSON object.
+def child(module: str, *arguments: str, ours: bool = True) -> Any:
+    """What `python -m benchmarks.MODULE ARGUMENTS` prints last, as JSON.
 
     Args:
         module: the benchmark.
@@ -28,5 +28,4 @@ def child(module: str, *arguments: str, ours: bool) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command[2:])}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    return json.loads(done.stdout.strip().splitlines()[-1])

@@ -9,12 +9,10 @@ before the model was built: weights, gradients, moments, activations and passing
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.child import child as apart
 from tasks.core.process import prepare
 from tasks.models.device import native_bf16
 
@@ -132,8 +130,7 @@ def predicted(parameters: int, way: str) -> float:
 
 def row(parameters: int, way: str) -> str:
     """A way measured, in a process of its own, beside its prediction."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--parameters", str(parameters), "--child", way]
-    measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    measured: int = apart("memory", "--parameters", str(parameters), "--child", way)
     formula = predicted(parameters, way)
     return f"| {way} | {measured / 2**20:.0f} | {formula / 2**20:.0f} | {formula / measured:.2f} |"
 

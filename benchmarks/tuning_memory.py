@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.child import child as apart
 from tasks.core.process import prepare
 
 BATCH, CONTEXT, STEPS = 2, 256, 2
@@ -136,8 +135,7 @@ def main() -> None:
         "|---|---|---|---|---|",
     ]
     for way in asked.ways:
-        command = [sys.executable, "-m", "benchmarks.tuning_memory", "--model", str(asked.model), "--child", way]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        found = apart("tuning_memory", "--model", str(asked.model), "--child", way)
         formula, peak = predicted(asked.model, way), found["peak"]
         lines.append(
             f"| {way} | {peak / 2**20:.0f} | {formula / 2**20:.0f} | {formula / peak:.2f} | {found['seconds']:.1f} |"

@@ -62,18 +62,18 @@ def compress(about: Subject) -> Metrics:
     alike = min(about.heldout_tokens, MAX_POSITIONS)
     tokens = {"original": about.heldout_tokens + alike, "compressed": about.heldout_tokens * (1 + MISTYPED) + alike}
     comparing = traffic(about.machine, alike * constants.LOYALTY_TRAFFIC * about.anatomy.vocab)
-    judged = [running(about, model) for model in (before, after)]
+    first, second = running(about, before), running(about, after)
     evaluation = (
-        scoring(about, judged[0], tokens["original"])
-        + scoring(about, judged[1], tokens["compressed"])
-        + samples(about, judged[1])
-        + tasks(about, judged[1])
+        scoring(about, first, tokens["original"])
+        + scoring(about, second, tokens["compressed"])
+        + samples(about, second)
+        + tasks(about, second)
         + comparing
     )
     files = disk(about.machine, 3 * before.bytes + 2 * after.bytes)
     note = f"{evaluation.wall:.3g} s evaluation of both models + {files.wall:.3g} s files"
     logits = min(4 * alike * about.anatomy.vocab, constants.LOYALTY_BYTES) * constants.LOYALTY_COPIES
-    memory = judged[0].bytes + judged[1].bytes + max(scoring_memory(about), logits) + tasks_memory(about)
+    memory = first.bytes + second.bytes + max(scoring_memory(about), logits) + tasks_memory(about)
     how = f"bytes of {about.params.compress.method} weights from the layers' shapes"
     return {
         **(evaluation + files).metrics("compress", about.machine, memory, note),
