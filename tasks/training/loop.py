@@ -68,7 +68,8 @@ class Loop:
         named = self.graph.trained()
         optimizer = self.world.optimizer(settings.optimizer, named, settings.learning_rate, settings.weight_decay)
         self.optimizer = steps_of(optimizer, settings.optimizer, settings.precision)
-        kind, trained = Slope if settings.optimizer.zeroth_order else Gradient, [parameter for _, parameter in named]
+        kind = Slope if settings.optimizer.zeroth_order else Gradient
+        trained = [parameter for _, parameter in named]
         self.gradient = kind(self.module, trained, settings, self.world, self.optimizer, self.objective, job.stage)
         self.work = Work(self.graph, self.module, self.objective, self.hooks, settings, self.world, self._rehearse)
         self.balance = BiasBalance(model, self.world.total_tensor)
