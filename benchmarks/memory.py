@@ -2,7 +2,7 @@
 
 `python -m benchmarks.memory [--parameters 5000000] [--out benchmarks/results/memory.md]`
 
-The figure is the process's largest resident set (`getrusage`) less what was resident when libraries were loaded and
+The figure is the process's largest resident set less what was resident when libraries were loaded and
 before the model was built: weights, gradients, moments, activations and passing memory of three steps.
 """
 
@@ -53,13 +53,13 @@ def blueprint(parameters: int) -> dict[str, Any]:
 
 def child(parameters: int, way: str) -> None:
     """Train and print bytes above the libraries."""
-    import resource
     import tempfile
 
     import psutil
     import torch
 
     from tasks.core.job import Job
+    from tasks.ledger.meter import own_peak_bytes
     from tasks.models.load import new_model
     from tasks.training.batch import Batch
     from tasks.training.kernels.prepared import prepared
@@ -82,7 +82,7 @@ def child(parameters: int, way: str) -> None:
             loop.gradient.compute(Batch.of(rows(step)))
             loop.optimizer.step()
             loop.optimizer.zero_grad(set_to_none=True)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+    print(own_peak_bytes() - before)
 
 
 def rows(step: int) -> tuple[Any, Any]:

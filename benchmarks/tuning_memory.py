@@ -2,9 +2,8 @@
 
 `python -m benchmarks.tuning_memory --model FOLDER [--out benchmarks/results/tuning_memory.md]`
 
-The figure is the process's largest resident set (`getrusage`) less what was resident when libraries were loaded and before
-the model was: weights in float32, gradients, optimizer, activations and passing memory of two steps of 2 x 256 tokens, half
-of them labelled.
+The figure is the process's largest resident set less what was resident when libraries were loaded and before the model was:
+weights in float32, gradients, optimizer, activations and passing memory of two steps of 2 x 256 tokens, half of them labelled.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ WAYS: dict[str, tuple[str, str]] = {
 
 def child(folder: Path, way: str) -> None:
     """Train, and print bytes above the libraries, seconds of the last step, and losses."""
-    import resource
     import tempfile
     import time
 
@@ -45,6 +43,7 @@ def child(folder: Path, way: str) -> None:
     from tasks.core.job import Job
     from tasks.finetune import Finetune
     from tasks.finetune.technique import Plan
+    from tasks.ledger.meter import own_peak_bytes
     from tasks.models.load import new_model, read_config
     from tasks.optimizers import Optimizer
     from tasks.training.batch import Batch
@@ -79,7 +78,7 @@ def child(folder: Path, way: str) -> None:
             losses.append(loop.gradient.compute(Batch.of(rows(step)))["loss"])
             loop.optimizer.step()
             loop.optimizer.zero_grad(set_to_none=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    peak = own_peak_bytes() - before
     print(json.dumps({"peak": peak, "seconds": time.perf_counter() - started, "losses": losses}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -41,10 +42,14 @@ def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "work").glob("checkpoint-0*"))
 
 
-def workers(parent: int) -> list[psutil.Process]:
-    """Training processes below one, in no order."""
-    found = psutil.Process(parent).children(recursive=True)
-    return [process for process in found if "RANK" in process.environ()]
+def workers(parent: int) -> dict[str, psutil.Process]:
+    """Rank -> training process below one. A process that ends while it is looked at is none."""
+    found: dict[str, psutil.Process] = {}
+    for process in psutil.Process(parent).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if rank := process.environ().get("RANK"):
+                found[rank] = process
+    return found
 
 
 def wait_for(condition: object, seconds: float = 400.0) -> None:
@@ -59,7 +64,7 @@ def wait_for(condition: object, seconds: float = 400.0) -> None:
 def kill_a_worker(folder: Path, after: int) -> Iterator[int]:
     """Once there are more checkpoints, end one worker as the system does when memory runs out."""
     wait_for(lambda: len(checkpoints(folder)) > 0 and int(checkpoints(folder)[-1][-8:]) > after)
-    victim = next(process for process in workers(os.getpid()) if process.environ().get("RANK") == "1")
+    victim = workers(os.getpid())["1"]
     victim.kill()
     yield victim.pid
 
