@@ -57,6 +57,21 @@ def test_blockwise_attention_has_the_gradients_of_torchs(length: int, groups: in
     assert close(quick, plain)
 
 
+def test_keys_and_values_that_serve_several_heads_are_kept_once() -> None:
+    """Grouped-query attention keeps what it was given, not what it made of it for every head."""
+    import torch
+
+    from tasks.training.kernels.attention import attend
+    from tasks.training.saved import saving
+
+    query, key, value = (torch.randn(2, heads, 70, 16, requires_grad=True) for heads in (6, 2, 2))
+    module = torch.nn.Module()
+    with saving(module) as kept:
+        out, _ = attend(module, query, key, value)
+    assert out.requires_grad
+    assert kept.bytes == 4 * 2 * 70 * ((6 + 2 + 2 + 6) * 16 + 6)
+
+
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
 def test_blockwise_attention_under_autocast(kind: str) -> None:
     """Rotated queries are float32 and values are not: both are cast as autocast casts them for torch's attention."""

@@ -8,7 +8,7 @@ transformers' implementation in plain torch. `torch.autograd.graph.saved_tensors
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 
@@ -35,10 +35,30 @@ class Learning:
     Attributes:
         first: number of the lowest block that anything is; nothing is kept below it.
         blocks: numbers of those whose matrices learn: they keep what they read.
+        beside: what learns beside matrices that rest.
     """
 
     first: int
     blocks: frozenset[int]
+    beside: Updates | None = None
+
+
+@dataclass(frozen=True)
+class Updates:
+    """LoRA's: an update of low rank beside a frozen matrix keeps what that reads, and that in its own rank.
+
+    Attributes:
+        rank: numbers of the latter per token.
+        layers: names of the matrices, as in the model.
+        dropout: whether every update drops some of what it reads, and so keeps a copy and which.
+        gate: whether what a gate lets through is made again instead of being kept, as this project's own kernel does in
+            float32 where the matrix behind the gate has an update.
+    """
+
+    rank: int
+    layers: frozenset[str]
+    dropout: bool
+    gate: bool
 
 
 def activation_bytes(
@@ -65,9 +85,12 @@ def activation_bytes(
     anatomy = read(config)
     first = learning.first if learning else 0
     passed = anatomy.blocks[first:]
+    beside = learning.beside if learning else None
+    if beside and checkpointing == "selective":
+        beside = replace(beside, gate=False)
     blocks = [
         block_bytes_per_token(
-            block, anatomy.width, element, context or tokens, learning is None or number in learning.blocks
+            block, anatomy.width, element, context or tokens, learning is None or number in learning.blocks, beside
         )
         for number, block in enumerate(passed, first)
     ]
@@ -76,7 +99,7 @@ def activation_bytes(
         inside = FULL * anatomy.width * len(blocks) + max(blocks, default=0.0)
     if checkpointing == "selective":
         inside += sum(_results(block, element) for block in passed)
-    return round(tokens * (inside + _ends(anatomy, element, labelled)))
+    return round(tokens * (inside + _ends(anatomy, element, labelled, beside is None)))
 
 
 def forward_bytes(config: Config, tokens: int, element: int = 4, context: int | None = None) -> int:
@@ -107,11 +130,13 @@ def head_gradient_bytes(config: Config) -> int:
     return FULL * head.inputs * head.outputs
 
 
-def block_bytes_per_token(block: Block, width: int, element: int, context: int, learns: bool = True) -> float:
+def block_bytes_per_token(
+    block: Block, width: int, element: int, context: int, learns: bool = True, beside: Updates | None = None
+) -> float:
     """What a block keeps of every token of a sequence of `context`.
 
     Where it doesn't learn itself, and the gradient only passes: without what matrices read, but for the result of
-    attention, and without what norms made.
+    attention and what updates beside them read, and without what norms made.
     """
     recurrent = [part for part in block.mixings if isinstance(part, Scan | DeltaRule)]
     behind = any(matrix.order > 2 for matrix in block.matrices)
@@ -122,7 +147,10 @@ def block_bytes_per_token(block: Block, width: int, element: int, context: int, 
     for order, same in groupby(ordered, attrgetter("order")):
         group = [matrix for matrix in same if ".experts." not in matrix.name]
         kept += _gated(group, element)
-        kept += _read(group, width, element) if learns or order in attended else 0.0
+        updated = [matrix for matrix in group if beside and f"{block.name}.{matrix.name}" in beside.layers]
+        reading = group if learns or order in attended else updated
+        kept += _read(reading, width, element)
+        kept += _beside(updated, beside, element) if beside else 0.0
     kept += sum(_routed(matrix, width) for matrix in block.matrices)
     return kept + sum(_mixed(block, part, element, context) for part in block.mixings)
 
@@ -135,6 +163,17 @@ def _read(group: list[Matrix], width: int, element: int) -> float:
     stream = [matrix for matrix in group if matrix.inputs == width]
     kept: float = sum(element * matrix.inputs * matrix.active for matrix in group if matrix.inputs != width)
     return kept + element * width * (min(1, len(stream)) if element == FULL else len(stream))
+
+
+def _beside(updated: list[Matrix], updates: Updates, element: int) -> float:
+    """What updates keep beside what is read, less what a gate lets through and what it does, which are made again."""
+    kept: float = element * updates.rank * len(updated)
+    for matrix in updated:
+        if updates.dropout:
+            kept += (element + 1) * matrix.inputs
+        elif updates.gate and element == FULL and matrix.name.endswith("down_proj"):
+            kept -= 2 * FULL * matrix.inputs
+    return kept
 
 
 def _gated(group: list[Matrix], element: int) -> float:
@@ -188,7 +227,7 @@ def _solved(part: DeltaRule, element: int, context: int) -> float:
     return element * small + FULL * (7 * values + 5 * keys + 3 * chunked + 8 * part.heads)
 
 
-def _ends(anatomy: Anatomy, element: int, labelled: float) -> float:
+def _ends(anatomy: Anatomy, element: int, labelled: float, learns: bool) -> float:
     """Token ids, the last norm, and of labelled tokens the gradient of the head's input; logits are gone by then."""
     head = element * anatomy.width + (8 if labelled < 1 else 0)
-    return 8 + 2 * FULL * anatomy.width + FULL + labelled * head
+    return 8 + (2 if learns else 1) * FULL * anatomy.width + FULL + labelled * head

@@ -21,6 +21,9 @@ class Dora(LowRank):
         tuning.fixed = True
         return tuning
 
+    def learning(self, config: Config) -> None:
+        """More than LoRA's updates: the directions and what they are divided by."""
+
     def trained_shapes(self, config: Config) -> list[Shape]:
         """A, B and a magnitude per output of every adapted layer."""
         return [

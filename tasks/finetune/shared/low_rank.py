@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from tasks.accounting import lora
+from tasks.accounting.memory import Learning, Updates
 from tasks.finetune.shared.adapter import PeftTechnique
 from tasks.finetune.shared.targets import ALL, refused, targets, too_large
 from tasks.finetune.technique import Plan, Shape
 from tasks.models import Config
+from tasks.training.kernels import GATED
 
 
 class Targeted(PeftTechnique):
@@ -19,10 +21,12 @@ class Targeted(PeftTechnique):
     Attributes:
         rank_field: name of the field that is the rank they are trained with.
         decomposes: whether the thin matrices are made from the frozen one, which must have as many rows and columns.
+        plain: whether it is LoRA as it was first described on matrices as they are: what this project's own kernel computes.
     """
 
     rank_field: ClassVar[str] = "r"
     decomposes: ClassVar[bool] = False
+    plain: ClassVar[bool] = False
 
     lora_alpha: PositiveFloat = 16
     """Scale of the update: it is multiplied by lora_alpha / r."""
@@ -39,6 +43,13 @@ class Targeted(PeftTechnique):
     def adapted_layers(self, config: Config) -> list[lora.Layer]:
         """Those that are adapted, in the model's order."""
         return lora.adapted(config, self.target_modules)
+
+    def learning(self, config: Config) -> Learning | None:
+        """The updates, and nothing but them."""
+        layers = self.adapted_layers(config)
+        gate = config.get("model_type", "llama") in GATED and self.plain and not self.lora_dropout
+        updates = Updates(self.rank, frozenset(layer.name for layer in layers), self.lora_dropout > 0, gate)
+        return Learning(min((layer.place for layer in layers), default=(0, 0))[0], frozenset(), updates)
 
     def shapes(self, config: Config, rank: int) -> list[Shape]:
         """A (rank, inputs) and B (outputs, rank) of every adapted layer."""
@@ -77,6 +88,7 @@ class LowRank(Targeted):
     """Rank of the update; the adapter's size grows linearly with it."""
 
     variant: ClassVar[dict[str, Any]] = {}
+    plain = True
 
     def peft_config(self, base: Any, plan: Plan) -> Any:
         """A `peft.LoraConfig`."""

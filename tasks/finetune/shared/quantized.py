@@ -20,6 +20,8 @@ BLOCK, SCALES = 64, 256
 class Quantized(LowRank):
     """Layers of the blocks in 4 bits, everything else and the products in a type this machine multiplies."""
 
+    plain = False
+
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
     """Codes of the 4-bit weights: NormalFloat, or 4-bit floats."""
     bnb_4bit_use_double_quant: bool = True

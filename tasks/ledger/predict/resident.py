@@ -49,7 +49,8 @@ def memory_parts(about: Subject, steps: Steps, weights: float) -> Parts:
     sequences = -(-(steps.tokens / steps.context) // steps.parts)  # of the largest part
     tokens = steps.most or sequences * steps.largest
     element = 4 if steps.dtype == "float32" else 2
-    adapters = int(tokens * steps.elements / 2 * element)
+    exact = steps.learning is not None and steps.learning.beside is not None
+    adapters = 0 if exact else int(tokens * steps.elements / 2 * element)
     ways = {
         way: activation_bytes(about.config, int(tokens), way, element, steps.labelled, steps.largest, steps.learning)
         + adapters

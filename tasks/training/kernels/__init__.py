@@ -5,3 +5,13 @@ LOGITS = 1 << 22
 
 FEWEST = 256
 """Tokens whose logits are computed at once at least, whatever the vocabulary."""
+
+GATED = {
+    "llama": "LlamaMLP",
+    "mistral": "MistralMLP",
+    "olmo3": "Olmo3MLP",
+    "qwen2": "Qwen2MLP",
+    "qwen3": "Qwen3MLP",
+    "smollm3": "SmolLM3MLP",
+}
+"""Model type -> its class whose forward pass is `down_proj(act_fn(gate_proj(x)) * up_proj(x))`."""

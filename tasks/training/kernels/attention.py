@@ -26,12 +26,17 @@ Span = tuple[int, int, int]
 
 
 class BlockwiseAttention(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
-    """softmax(q k^T * scale) v of causal sequences, q, k, v each (B, H, T, D); kept for the backward pass are these, the sum and its logarithm."""
+    """softmax(q k^T * scale) v of causal sequences; kept for the backward pass are q, k, v, the sum and its logarithm.
+
+    q is (B, H, T, D), k and v are (B, H or fewer, T, D): each serves as many heads of q in a row, and is kept once.
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Any, key: Any, value: Any, scale: float, spans: list[Span] | None) -> Any:
         """The sums (B, H, T, D); `spans`: the documents of packed rows, which fill them; None: every row is one."""
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        own = query, key, value
+        key, value = _for_all(*own)
         if spans is None:
             out, logsumexp = kernel(query, key, value, 0.0, True, scale=scale)
         else:
@@ -41,14 +46,16 @@ class BlockwiseAttention(torch.autograd.Function):  # type: ignore[misc]  # torc
             for row, start, end in spans:
                 part = slice(row, row + 1), slice(None), slice(start, end)
                 out[part], logsumexp[part] = kernel(query[part], key[part], value[part], 0.0, True, scale=scale)
-        ctx.save_for_backward(query, key, value, out, logsumexp)
+        ctx.save_for_backward(*own, out, logsumexp)
         ctx.scale, ctx.spans = scale, spans
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> Any:
         """FlashAttention's backward pass (arXiv:2205.14135, algorithm 4), a block of queries at a time."""
-        query, key, value, out, logsumexp = ctx.saved_tensors
+        *own, out, logsumexp = ctx.saved_tensors
+        query, heads = own[0], own[1].shape[1]
+        key, value = _for_all(*own)
         delta = (gradient * out).sum(-1, keepdim=True, dtype=torch.float32)
         normal = logsumexp.unsqueeze(-1)
         # contiguous: what is filled below must be a view of them
@@ -58,7 +65,18 @@ class BlockwiseAttention(torch.autograd.Function):  # type: ignore[misc]  # torc
             _slopes([tensor.reshape(-1, *tensor.shape[2:]) for tensor in whole], ctx.scale)
         for row, start, end in ctx.spans or ():
             _slopes([tensor[row, :, start:end] for tensor in whole], ctx.scale)
-        return (*made, None, None)
+        return (made[0], *(_of_own(slopes, heads) for slopes in made[1:]), None, None)
+
+
+def _for_all(query: Any, key: Any, value: Any) -> tuple[Any, Any]:
+    """Keys and values (B, H, T, D), those of every head of the queries."""
+    groups = query.shape[1] // key.shape[1]
+    return (key, value) if groups == 1 else (key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1))
+
+
+def _of_own(slopes: Any, heads: int) -> Any:
+    """Gradients (B, heads, T, D) of keys or values, from those (B, H, T, D) of what was made of them for every head."""
+    return slopes if slopes.shape[1] == heads else slopes.unflatten(1, (heads, -1)).sum(2)
 
 
 def _slopes(tensors: list[Any], scale: float) -> None:
@@ -99,7 +117,7 @@ def attend(
     Whatever isn't plain causal training on a CPU (a mask of any other kind than that of packed documents, a window that
     hides something, dropout, keys and values of different sizes, keys of a cache) goes to torch's own kernels.
     """
-    from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     documents = shown(attention_mask)
     ours = attention_mask is None or (documents is not None and _within(documents, more.get("sliding_window")))
@@ -113,9 +131,6 @@ def attend(
     if torch.is_autocast_enabled("cpu"):  # autocast knows torch's attention, not what lies below it
         kind = torch.get_autocast_dtype("cpu")
         query, key, value = query.to(kind), key.to(kind), value.to(kind)
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     spans = None if documents is None else _spans(documents)
     return BlockwiseAttention.apply(query, key, value, scale, spans).transpose(1, 2).contiguous(), None

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-GATED = {f"{family}MLP" for family in ("Llama", "Mistral", "Olmo3", "Qwen2", "Qwen3", "SmolLM3")}
-"""Classes whose forward pass is `down_proj(act_fn(gate_proj(x)) * up_proj(x))`."""
+from tasks.training.kernels import GATED
 
 
 class Layer(NamedTuple):
@@ -139,7 +138,7 @@ def low_rank(model: Any) -> Iterator[None]:
             if ours(module):
                 changed.append((module, _linear))
             elif (
-                type(module).__name__ in GATED
+                type(module).__name__ in GATED.values()
                 and ours(module.down_proj)
                 and type(module.act_fn) is type(ACT2FN["silu"])
             ):
