@@ -54,6 +54,7 @@ class Tail:
         self.key = ""
         self._folder = Path("work") / stage
         self._known = self._stamps()
+        self._path = Path()
         self._file: io.BufferedReader | None = None
         self._header = ""
 
@@ -63,11 +64,14 @@ class Tail:
         Raises:
             OSError, ValueError: the history can't be read.
         """
+        if self._file is not None and self._replaced(self._file):
+            self.close()
+            self._file, self._header = self._path.open("rb"), ""
         if self._file is None:
             self._file = self._open()
         if self._file is None:
             return []
-        if os.fstat(self._file.fileno()).st_size < self._file.tell():  # rewound to a checkpoint
+        if os.fstat(self._file.fileno()).st_size < self._file.tell():
             self._file.seek(0)
             self._header = ""
         data = self._file.read()
@@ -82,6 +86,13 @@ class Tail:
         """Let go of the file."""
         if self._file is not None:
             self._file.close()
+
+    def _replaced(self, file: io.BufferedReader) -> bool:
+        """Whether another file has the place of the open one, as after going back to a checkpoint."""
+        try:
+            return not os.path.samestat(self._path.stat(), os.fstat(file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def _stamps(self) -> dict[Path, tuple[int, int]]:
         found = {}
@@ -102,7 +113,7 @@ class Tail:
             file = newest.open("rb")
         except FileNotFoundError:
             return None
-        self.key = newest.parent.name
+        self.key, self._path = newest.parent.name, newest
         return file
 
 

@@ -50,7 +50,8 @@ def main(stage: str) -> int:
             note.write_text(str(error), encoding="utf-8")
         return error.code
     except KeyboardInterrupt:
-        print(f"{stage}: interrupted; run again and it goes on from the last checkpoint", file=sys.stderr)
+        goes_on = " and it goes on from its last checkpoint" if any((WORK / stage).glob("*/checkpoint-*")) else ""
+        print(f"{stage}: interrupted; run again{goes_on}", file=sys.stderr)
         return 130
     return 0
 
@@ -80,16 +81,7 @@ def run(stage: str) -> None:
         before = _upstream(stage, everything)
         _refuse(stage, predicted, everything, before)
         watch = Watch(everything.budget, before, meter, everything.prices, spent_path)
-        job = Job(
-            stage=stage,
-            work=job_folder,
-            over_budget=watch,
-            spent=watch.spent,
-            left=watch.left,
-            gemm_flops_per_second=measured_machine.gemm_flops_per_second,
-            bandwidth_bytes_per_second=measured_machine.bandwidth_bytes_per_second,
-            host_bandwidth_bytes_per_second=measured_machine.host_bandwidth_bytes_per_second,
-        )
+        job = _job(stage, job_folder, watch, measured_machine)
         try:
             metrics = _call(declaration, inputs, out, job)
         finally:
@@ -98,6 +90,20 @@ def run(stage: str) -> None:
     others = _others(busy, meter.spent())
     _publish(declaration, job, out, _derived(metrics), predicted)
     _score(measured_machine.name, forecast, metrics, others)
+
+
+def _job(stage: str, folder: Path, watch: Watch, rates: machine.Machine) -> Job:
+    """What the shell lends the stage."""
+    return Job(
+        stage=stage,
+        work=folder,
+        over_budget=watch,
+        spent=watch.spent,
+        left=watch.left,
+        gemm_flops_per_second=rates.gemm_flops_per_second,
+        bandwidth_bytes_per_second=rates.bandwidth_bytes_per_second,
+        host_bandwidth_bytes_per_second=rates.host_bandwidth_bytes_per_second,
+    )
 
 
 def _others(busy: float, spent: Spent) -> float:
@@ -245,4 +251,4 @@ def _sentence(stage: str, error: Exception) -> UserError | None:
 
 
 def _memory_hint(stage: str) -> str:
-    return f"lower {budget.LESS_MEMORY.get(stage, stage)}; the last checkpoint is kept"
+    return f"lower {budget.LESS_MEMORY.get(stage, stage)}"

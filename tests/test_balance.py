@@ -85,6 +85,21 @@ def test_the_bias_moves_against_the_load() -> None:
     assert not BiasBalance(model).routers, "frozen routers keep their bias: an adapter alone must make the model"
 
 
+def test_parts_of_a_step_are_one_load() -> None:
+    """In two parts the load is what it is in one."""
+    inputs, labels = batch(0)
+    loads = []
+    for parts in (((0, 2),), ((0, 1), (1, 2))):
+        model = made("deepseek_v3", first_k_dense_replace=1)
+        balance = BiasBalance(model)
+        with balance.watching():
+            for start, end in parts:
+                next_token_loss(model, inputs[start:end], labels[start:end])
+        (load,) = balance.loads.values()
+        loads.append(load.tolist())
+    assert loads[0] == loads[1]
+
+
 @pytest.mark.slow
 def test_a_resumed_run_has_the_same_biases(tmp_path: Path) -> None:
     """The bias is no parameter, and is in the checkpoint all the same: weights and biases are bit for bit the same."""

@@ -92,6 +92,28 @@ def test_a_checkpoint_of_another_job_is_refused(tmp_path: Path, capsys: pytest.C
     assert names(place) == ["checkpoint-00000009", "checkpoint-00000010"]
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(24, "Too many open files"), RuntimeError("can't allocate memory")]
+)
+def test_what_cannot_be_read_now_stays(tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint isn't damaged because memory or files ran out: it is there for the next attempt."""
+    place = job(tmp_path)
+    train(place, keep_checkpoints=3)
+    before = names(place)
+
+    def failing(_folder: Path) -> checkpoint.Written:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_read", failing)
+        with pytest.raises(type(error)):
+            train(place)
+    assert names(place) == before
+    assert len((place.work / "steps.done").read_bytes()) == 10
+    train(place)
+    assert len((place.work / "steps.done").read_bytes()) == 10, "nothing was trained again"
+
+
 def _size(place: Job) -> int:
     """Bytes of a checkpoint."""
     return sum(file.stat().st_size for file in (place.work / "checkpoint-00000010").iterdir())

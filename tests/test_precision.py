@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.core.errors import UserError
+from tasks.core.errors import Diverged, UserError
 from tasks.models.device import native_fp8, products, resolve_precision
 from tasks.models.load import new_model
 from tasks.training.batch import Batch
@@ -100,11 +101,20 @@ def test_fp16_gradient_is_unscaled_before_it_is_clipped(tmp_path: Path) -> None:
 def test_an_overflow_skips_the_step(tmp_path: Path) -> None:
     """With a scale half precision can't hold nothing is updated, and the scale falls until steps are taken again."""
     made = loop(tmp_path, precision="fp16", steps=1)
-    made.gradient.load({"loss_scale": 2.0**40, "quiet_steps": 0.0})
+    made.gradient.load({"loss_scale": 2.0**40, "quiet_steps": 0.0, "overflowed_steps": 2.0})
     before = [p.detach().clone() for _, p in made.graph.trained()]
-    made.run()
+    metrics = made.run()
     assert all(p.equal(old) for (_, p), old in zip(made.graph.trained(), before, strict=True))
-    assert made.gradient.state() == {"loss_scale": 2.0**39, "quiet_steps": 0.0}
+    assert made.gradient.state() == {"loss_scale": 2.0**39, "quiet_steps": 0.0, "overflowed_steps": 3.0}
+    assert metrics["overflowed_steps"].value == 3
+
+
+def test_a_gradient_that_is_no_number_is_no_overflow(tmp_path: Path) -> None:
+    """Once the scale is 1 and the gradient still isn't a number, the run is stopped as in float32, instead of doing nothing."""
+    made = loop(tmp_path, precision="fp16", steps=60)
+    made.graph.trained()[0][1].register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(Diverged, match="is not a number"):
+        made.run()
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4])

@@ -9,6 +9,7 @@ import pytest
 
 from flows import history, track
 from tasks.core.errors import UserError
+from tasks.core.job import Job
 from tests.toy_ledger import Training, copy, open_runs, python, run_of, runs, steps, until
 
 
@@ -107,6 +108,11 @@ def test_a_tail_gives_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with training.path.open("a") as file:
         file.write("0.001,1,100,1,\n")
     assert [(row["step"], "validation_loss" in row) for row in tail.rows()] == [(2, False)]
+    job = Job("finetune", training.path.parent)
+    job.rewind(1)  # a new file under the same name
+    assert [row["step"] for row in tail.rows()] == [0]
+    training.write(1)
+    assert [row["step"] for row in tail.rows()] == [1]
     training.path.write_text("step,loss\n0,5.0\n")
     assert tail.rows() == [{"step": 0.0, "loss": 5.0}]
     with training.path.open("a") as file:

@@ -89,6 +89,7 @@ def test_damaged_checkpoint_falls_back(tmp_path: Path) -> None:
     resumed = new_model(config(), seed=0)
     Loop(resumed, batch, settings(), place).run()
     assert same(weights(straight), weights(resumed))
+    assert (place.work / f"damaged-{newest.parent.name}").is_dir(), "kept aside, for whoever can mend it"
 
 
 def test_budget_stops_with_a_checkpoint(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ _METRICS = (
     Metric("repeated_steps", "computation", "", "lower", "Steps done again after a kill or a roll-back.", OWN),
     Metric("best_step", "computation", "", "", "Step whose weights early stopping went back to.", OWN),
     Metric("skipped_batches", "computation", "", "lower", "Batches left out: the loss spiked or was no number.", OWN),
+    Metric("overflowed_steps", "computation", "", "lower", "Steps without an update: a gradient was beyond fp16.", OWN),
     Metric("training_seconds", "computation", "s", "lower", "Elapsed time of the optimizer steps alone.", SURVEY),
     Metric("evaluation_seconds", "computation", "s", "lower", "Elapsed time of evaluating quality.", OWN),
     Metric("tokens", "computation", "token", "", "Tokens trained on.", OWN),

@@ -43,13 +43,9 @@ def run(
         UserError: `init` isn't the model of the blueprint, `teacher` not one the objective can learn from, the context is
             longer than either's positions, choices exclude each other (`conflicts`), or workers can't share the work.
     """
-    if params.steps and (found := list(conflicts(params))):
-        raise UserError("\n".join(found))
+    _refuse(params, evaluate, design)
     tokenizer = load_tokenizer(data / "tokenizer")
     teacher = chosen_teacher(params, evaluate, tokenizer, teacher)
-    if params.steps:
-        check_context("pretrain.context_length", params.context_length, design)
-    check_context("evaluate.context_length", evaluate.context_length, design)
     shared = params.steps and params.parallel.workers > 1
     metrics: Metrics = {}
     if shared:  # before this process has a model of its own
@@ -71,3 +67,12 @@ def run(
     if teacher is not None:
         metrics |= loyalty(out, data, teacher, evaluate, job)
     return metrics | {"delivery_bytes": counted(weight_bytes(out), "weights")}
+
+
+def _refuse(params: Pretrain, evaluate: Evaluate, design: Path) -> None:
+    """Choices that exclude each other, and contexts beyond the model's positions."""
+    if params.steps:
+        if found := list(conflicts(params)):
+            raise UserError("\n".join(found))
+        check_context("pretrain.context_length", params.context_length, design)
+    check_context("evaluate.context_length", evaluate.context_length, design)

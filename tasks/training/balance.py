@@ -29,7 +29,10 @@ class BiasBalance:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Note to which experts the tokens of one step go; padding, which goes to some as well, is a small share."""
+        """Note to which experts the tokens of one step go, all its parts together.
+
+        Padding, which goes to some as well, is a small share; blocks that are computed twice count twice, all alike.
+        """
         self.loads = {}
         hooks = [router.register_forward_hook(self._note) for router in self.routers]
         try:
@@ -40,7 +43,7 @@ class BiasBalance:
 
     def _note(self, router: Any, _inputs: Any, outputs: Any) -> None:
         chosen = outputs[-1]
-        self.loads[router] = chosen.flatten().bincount(minlength=router.num_experts)
+        self.loads[router] = self.loads.get(router, 0) + chosen.flatten().bincount(minlength=router.num_experts)
 
     def update(self) -> None:
         """Raise the bias of experts below the mean load, lower it above."""

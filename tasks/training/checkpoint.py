@@ -145,6 +145,7 @@ class Keeper(AbstractContextManager["Keeper"]):
 
         Raises:
             UserError: there is no checkpoint to go back to.
+            MemoryError, OSError, RuntimeError: one can't be read now, and nothing says that it is damaged: it stays.
         """
         self.wait()
         found, made = self._newest() if self.world.is_main else ("", ("", {}, {}))
@@ -183,16 +184,14 @@ class Keeper(AbstractContextManager["Keeper"]):
             try:
                 made = _read(folder)
                 key = json.loads(made[0])["key"]
-            except Exception as error:
-                self.job.say(f"{folder.name} is damaged ({error}); going back to the one before")
-                shutil.rmtree(folder)
+            except _damages() as error:
+                kept = _aside(folder, "damaged")
+                self.job.say(f"{folder.name} is damaged ({error}): kept as {kept}; going back to the one before")
                 continue
             if key == self.job.work.name:
                 return folder.name, made
-            aside = folder.with_name(f"refused-{folder.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(folder, aside)
-            self.job.say(f"{folder.name} is of other parameters, inputs or code (key {key}); kept as {aside.name}")
+            kept = _aside(folder, "refused")
+            self.job.say(f"{folder.name} is of other parameters, inputs or code (key {key}); kept as {kept}")
         return "", ("", {}, {})
 
 
@@ -203,6 +202,21 @@ def _name(step: int) -> str:
 def _found(work: Path) -> list[Path]:
     """Finished checkpoints, newest first."""
     return sorted(work.glob("checkpoint-*"), reverse=True)
+
+
+def _damages() -> tuple[type[Exception], ...]:
+    """What reading a checkpoint raises that isn't whole. Memory or a disk that fails says nothing against the checkpoint."""
+    from safetensors import SafetensorError
+
+    return SafetensorError, ValueError, KeyError, TypeError, FileNotFoundError
+
+
+def _aside(folder: Path, why: str) -> str:
+    """Move a checkpoint out of the way; the name it has then."""
+    name = f"{why}-{folder.name}"
+    shutil.rmtree(folder.with_name(name), ignore_errors=True)
+    os.replace(folder, folder.with_name(name))
+    return name
 
 
 def _groups(optimizer: Any) -> list[dict[str, Any]]:

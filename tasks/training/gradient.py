@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tasks.core.errors import UserError
+from tasks.core.measure import Metrics, counted
 from tasks.models.device import autocast
 from tasks.objectives.technique import Objective
 from tasks.training.batch import Batch
@@ -51,6 +52,7 @@ class Gradient:
         """Leave the gradient of the whole step's `batch` in the trained tensors; what the history shows, with its norm.
 
         An fp16 gradient that overflowed is dropped: there is none then, its norm is 0, and the optimizer has nothing to do.
+        One that does so unscaled is not a number, and its norm says so.
 
         Raises:
             UserError: there are fewer sequences than parts.
@@ -109,12 +111,21 @@ class Gradient:
         unscale(self.trained, scale)
         norm = self.world.clip(self.trained, self.settings.max_grad_norm)
         overflowed = not math.isfinite(norm)
-        self._scaling.update(overflowed)
-        if not overflowed:
+        if not overflowed or self._scaling.least:
+            self._scaling.update(False)
             return norm
+        self._scaling.update(True)
         for parameter in self.trained:
             parameter.grad = None
         return 0.0
+
+    def metrics(self) -> Metrics:
+        """Steps an overflow cost, where losses are scaled."""
+        if self._scaling is None:
+            return {}
+        return {
+            "overflowed_steps": counted(self._scaling.dropped, f"the loss is scaled by {self._scaling.scale:g} now")
+        }
 
     def state(self) -> dict[str, float]:
         """What a resumed run needs beside weights and optimizer."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.core.errors import OverBudget
 from tasks.core.job import Job, Row
-from tasks.core.measure import Metrics, Value, counted, measured, missing
+from tasks.core.measure import Metrics, counted, measured
 from tasks.models.device import products
 from tasks.objectives.technique import Objective
 from tasks.training import checkpoint
@@ -71,10 +71,13 @@ class Loop:
         kind = Slope if settings.optimizer.zeroth_order else Gradient
         trained = [parameter for _, parameter in named]
         self.gradient = kind(self.module, trained, settings, self.world, self.optimizer, self.objective, job.stage)
-        self.work = Work(self.graph, self.module, self.objective, self.hooks, settings, self.world, self._rehearse)
+        peak = job.gemm_flops_per_second.get(products(settings.precision))
+        self.work = Work(
+            self.graph, self.module, self.objective, self.hooks, settings, self.world, self._rehearse, peak
+        )
         self.balance = BiasBalance(model, self.world.total_tensor)
         self.saved = Saved(self.graph, settings, self.world)
-        self.progress, self.useful, kept = checkpoint.Progress(), 1.0, settings.keep_checkpoints
+        self.progress, kept = checkpoint.Progress(), settings.keep_checkpoints
         self.keeper = checkpoint.Keeper(job, self.world, self.graph, self.optimizer, self.gradient, kept)
         self.guard, self.tally = Guard(settings.spikes, job, self.world), Tally(job.work / "steps.done")
 
@@ -91,7 +94,7 @@ class Loop:
             self._begin()
             self.hooks.before_step(self.progress.step, self.optimizer)
             if self.settings.gradient_checkpointing != "none":
-                self.useful = self.work.useful(Batch.of(self.batch(0)))
+                self.work.begin(Batch.of(self.batch(0)))
             with self.job.progress(self.settings.steps, self.progress.step) as bar:
                 while not self._over():
                     before = self.progress.step
@@ -145,7 +148,7 @@ class Loop:
     def _go_back(self, spike: Spike) -> None:
         """To the last checkpoint, never to see this step's batch again."""
         stage, settings = self.job.stage, self.settings
-        mend = f"lower {stage}.learning_rate (now {settings.learning_rate}) or raise the warm-up; the last checkpoint is kept"
+        mend = f"lower {stage}.learning_rate (now {settings.learning_rate}) or raise the warm-up: training then begins anew"
         self.guard.skip(self.progress.step, spike, mend)
         self.optimizer.zero_grad(set_to_none=True)
         self.progress = self.keeper.restore(back=True)
@@ -176,7 +179,7 @@ class Loop:
         self.world.after_step(step + 1, settings.steps)
         seconds = time.perf_counter() - started
         work = self.work.of(batch)
-        done, most, peak = self.progress, max(WINDOW, settings.spikes.window), self._peak()
+        done, most, mfu = self.progress, max(WINDOW, settings.spikes.window), self.work.mfu(work / seconds)
         done.step += 1
         done.tokens += batch.inputs.numel()
         done.flops += work + outside
@@ -187,7 +190,7 @@ class Loop:
             **learned,
             "learning_rate": rate,
             "tokens_per_second": batch.inputs.numel() / seconds,
-            "mfu": self.useful * work / seconds / peak if peak else "",
+            "mfu": "" if mfu is None else mfu,
             "seconds": done.seconds,
         }
 
@@ -220,30 +223,22 @@ class Loop:
                 "a checkpoint is kept: raise the budget and run again, and it goes on from there",
             )
 
-    def _peak(self) -> float | None:
-        """The machine's measured rate of matrix products in the arithmetic of the run, FLOP/s."""
-        return self.job.gemm_flops_per_second.get(products(self.settings.precision))
-
     def _metrics(self) -> Metrics:
-        done, peak, skipped = self.progress, self._peak(), sorted(self.guard.skipped)
+        done, skipped = self.progress, sorted(self.guard.skipped)
         rate, last = done.flops / done.seconds, done.recent[-LAST:]
-        trainable = sum(p.numel() for _, p in self.graph.trained())
-        mfu: Value = missing("the machine's matrix-product rate was not measured")
-        if peak:
-            of = f"of {peak / 1e9:.0f} GFLOP/s measured in {self.settings.precision}"
-            mfu = measured(self.useful * rate / peak, of)
         return {
-            "trainable_parameters": counted(trainable),
+            "trainable_parameters": counted(sum(p.numel() for _, p in self.graph.trained())),
             "tokens": counted(done.tokens, "padding included"),
             "flops": counted(done.flops, self.work.note()),
             "training_seconds": measured(done.seconds),
             "tokens_per_second": measured(done.tokens / done.seconds),
             "flops_per_second": measured(rate),
-            "mfu": mfu,
+            "mfu": self.work.reached(rate),
             "optimizer_bytes": counted(self.world.optimizer_bytes(self.optimizer)),
             "train_loss": measured(sum(last) / len(last), f"mean of the last {len(last)} steps"),
             "skipped_batches": counted(len(skipped), f"numbers {', '.join(map(str, skipped))}" if skipped else ""),
             "repeated_steps": counted(self.tally.beyond(done.step), "steps done beside those that count"),
+            **self.gradient.metrics(),
             **self.saved.metrics(done),
             **({"best_step": counted(done.best, f"of {done.step} done")} if done.best else {}),
             **self.objective.metrics(),

@@ -16,15 +16,23 @@ class LossScale:
     """The factor that keeps fp16's small gradients from vanishing: halved on overflow, doubled after quiet steps.
 
     Always a power of two, so that unscaling is exact.
+
+    Attributes:
+        dropped: steps whose gradient overflowed, so that nothing was updated.
     """
 
     def __init__(self) -> None:
-        self.scale, self.quiet = FIRST_SCALE, 0
+        self.scale, self.quiet, self.dropped = FIRST_SCALE, 0, 0
+
+    @property
+    def least(self) -> bool:
+        """Whether it is 1, where no scale is to blame for what is not a number."""
+        return self.scale <= 1.0
 
     def update(self, overflowed: bool) -> None:
         """What a step's outcome does to the scale."""
         if overflowed:
-            self.scale, self.quiet = max(1.0, self.scale / 2), 0
+            self.scale, self.quiet, self.dropped = max(1.0, self.scale / 2), 0, self.dropped + 1
         elif self.quiet + 1 == GROW_AFTER:
             self.scale, self.quiet = self.scale * 2, 0
         else:
@@ -32,11 +40,12 @@ class LossScale:
 
     def state(self) -> dict[str, float]:
         """What a resumed run needs."""
-        return {"loss_scale": self.scale, "quiet_steps": float(self.quiet)}
+        return {"loss_scale": self.scale, "quiet_steps": float(self.quiet), "overflowed_steps": float(self.dropped)}
 
     def load(self, values: dict[str, float]) -> None:
         """Go on from `state()`."""
         self.scale, self.quiet = values["loss_scale"], int(values["quiet_steps"])
+        self.dropped = int(values["overflowed_steps"])
 
 
 def unscale(trained: list[Any], scale: float) -> None:

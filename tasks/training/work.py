@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tasks.core.measure import Value, measured, missing
 from tasks.models.chat import IGNORED
 from tasks.objectives.technique import Objective
 from tasks.training.batch import Batch
@@ -23,6 +24,10 @@ class Work:
         graph: model and objective, before anything wraps them.
         module: what a step runs.
         rehearse: what a step does to a batch, gradients included; what it leaves is swept away.
+        peak: the machine's measured rate of matrix products in the arithmetic of the run, FLOP/s; None: not measured.
+
+    Attributes:
+        useful: share of the executed FLOPs that the model itself takes.
     """
 
     def __init__(
@@ -34,7 +39,9 @@ class Work:
         settings: Settings,
         world: World,
         rehearse: Callable[[Batch], None],
+        peak: float | None = None,
     ) -> None:
+        self.peak, self.useful = peak, 1.0
         self.graph, self.module, self.objective, self.hooks = graph, module, objective, hooks
         self.settings, self.world, self.rehearse = settings, world, rehearse
         self._counted: dict[str, Flops] = {}
@@ -46,12 +53,23 @@ class Work:
             self._counted[regime] = self._count(batch)
         return self._of(self._counted[regime], batch)
 
-    def useful(self, batch: Batch) -> float:
-        """Share of the executed FLOPs that the model itself takes: all but what is computed again."""
+    def begin(self, batch: Batch) -> None:
+        """Find out what is `useful` of a step: all but what is computed again."""
         executed = self.of(batch)
         with everything_kept(self.graph.model):
             kept = self._of(self._count(batch), batch)
-        return kept / executed
+        self.useful = kept / executed
+
+    def mfu(self, rate: float) -> float | None:
+        """Model FLOPs utilization (arXiv:2204.02311, appendix B) at `rate` executed FLOP/s; None without a peak."""
+        return self.useful * rate / self.peak if self.peak else None
+
+    def reached(self, rate: float) -> Value:
+        """The same as the ledger's entry."""
+        mfu = self.mfu(rate)
+        if mfu is None or self.peak is None:
+            return missing("the machine's matrix-product rate was not measured")
+        return measured(mfu, f"of {self.peak / 1e9:.0f} GFLOP/s measured in {self.settings.precision}")
 
     def note(self) -> str:
         """How the figure was got."""
