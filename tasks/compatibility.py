@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.accounting import read
 from tasks.accounting.lora import linear_layers
+from tasks.accounting.packing import unpackable
 from tasks.acquire import is_descriptor, place
 from tasks.core.errors import UserError
 from tasks.data import NONE
@@ -44,6 +45,7 @@ def problems(params: Params, config: Config) -> list[str]:
         *(conflicts(params.pretrain) if params.pretrain.steps else ()),
         *_grouped(params, config),
         *_objective(params, config),
+        *_documents(params, config),
         *_training(params, config),
         *_rows(params),
         *_delivery(params, config),
@@ -93,6 +95,12 @@ def _objective(params: Params, config: Config) -> Iterator[str]:
             f"pretrain.objective.distillation.top_k: found {objective.distillation.top_k}; the vocabulary has "
             f"{config['vocab_size']} tokens: lower it, or set it to null for the whole distribution"
         )
+
+
+def _documents(params: Params, config: Config) -> Iterator[str]:
+    chosen = params.pretrain
+    if chosen.steps and chosen.sampling.document_mask and (why := unpackable(config, chosen.context_length)):
+        yield f"pretrain.sampling.document_mask: found true; {why}: set it to false"
 
 
 def _experts(params: Params, config: Config) -> Iterator[str]:

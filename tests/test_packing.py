@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.accounting.packing import unpackable
+from tasks.compatibility import problems
 from tasks.core.schema import validate
 from tasks.design import Design
 from tasks.finetune import Finetune
@@ -21,6 +23,7 @@ from tasks.training.kernels.attention import blockwise
 from tasks.training.loss import next_token_loss
 from tests.attention_families import VOCAB, blueprint
 from tests.models import config
+from tests.test_compatibility import chosen
 
 LENGTHS = (5, 70, 33, 64, 1, 20, 12)
 
@@ -188,3 +191,23 @@ def test_what_can_t_pack_is_said(method: str) -> None:
     said = [line for line in conflicts(Finetune(packing="on", context_length=16), made) if "packing" in line]
     assert len(said) == recurrent
     assert not packs(Finetune(packing="off"), made)
+
+
+@pytest.mark.parametrize("method", [name for name in Design.techniques() if name != "existing"])
+def test_masked_documents_learn_what_each_learns_alone_or_are_refused(method: str) -> None:
+    """In pretraining, of every family: the loss of a row of two documents is theirs, or the choice is refused beforehand."""
+    import torch
+
+    design = validate(Design, {"method": method, method: {"parameters": 1_500_000}})
+    made = design.technique.blueprint(VOCAB, Path("none"))
+    params = chosen(pretrain__sampling__document_mask=True, pretrain__context_length=32)
+    refused = [said for said in problems(params, made) if said.startswith("pretrain.sampling.document_mask")]
+    model = new_model(made, 0).train()
+    ids = torch.randint(0, VOCAB, (1, 33), generator=torch.Generator().manual_seed(0))
+    inputs, labels = ids[:, :-1], ids[:, 1:]
+    documents = (torch.arange(32) >= 13).long()[None]
+    with torch.no_grad():
+        apart = [float(next_token_loss(model, inputs[:, part], labels[:, part])) for part in (slice(13), slice(13, 32))]
+        together = float(next_token_loss(model, inputs, labels, None if refused else documents))
+    mean = (13 * apart[0] + 19 * apart[1]) / 32
+    assert (together == pytest.approx(mean, rel=1e-5)) != bool(refused), "neither refused without need nor let through"

@@ -19,8 +19,8 @@ def unpackable(config: Config, longest: int) -> str:
     except ValueError:
         return f"nothing is known of how {kind} mixes tokens"
     if not all(isinstance(part, Attention) for part in mixings):
-        return f"{kind} has recurrent layers, whose state runs on from one chat to the next"
+        return f"{kind} has recurrent layers, whose state runs on from one text to the next"
     narrow = [part.window for part in mixings if isinstance(part, Attention) and part.window is not None]
     if narrow and min(narrow) < longest:
-        return f"{kind} has layers with a window of {min(narrow)} tokens, fewer than a chat may have ({longest})"
+        return f"{kind} has layers with a window of {min(narrow)} tokens, fewer than a text may have ({longest})"
     return ""
