@@ -139,20 +139,38 @@ class DistillationLoss(Objective):
         """`loss`, and `distillation_loss`: the KL in nats, before temperature^2 and alpha."""
         import torch
 
+        from tasks.training.kernels.cross_entropy import chunked
         from tasks.training.loss import causal_of, decoded
 
         hidden, uneven = decoded(model, inputs, labels, extras.get("documents"))
-        labelled = labels != IGNORED
-        logits = causal_of(model).get_output_embeddings()(hidden[labelled]).float()
-        loss = torch.nn.functional.cross_entropy(logits, labels[labelled])
+        head, labelled = causal_of(model).get_output_embeddings(), labels != IGNORED
+        rows, wanted, likely = hidden[labelled], labels[labelled], extras[LIKELY][labelled]
         ids = extras[IDS][labelled] if IDS in extras else None
-        apart = divergence(logits / self.fields.temperature, extras[LIKELY][labelled], ids)
-        alpha = self.fields.alpha
-        total = (1 - alpha) * loss + alpha * self.fields.temperature**2 * apart
+
+        def each(logits: Any, part: slice) -> tuple[Any, Any]:
+            with torch.enable_grad():
+                logits = logits.detach().requires_grad_()
+                sums = self._sums(logits, wanted[part], likely[part], None if ids is None else ids[part])
+                (slopes,) = torch.autograd.grad(sums[0], logits)
+            return sums.detach(), slopes
+
+        if type(head) is torch.nn.Linear and head.bias is None:
+            total, loss, apart = chunked(rows, head.weight, each)
+        else:
+            total, loss, apart = self._sums(head(rows).float(), wanted, likely, ids) / len(rows)
         shown = {"loss": loss, "distillation_loss": apart}
         if uneven is None:
             return Losses(total, shown)
         return Losses(total + uneven, {**shown, "balance_loss": uneven})
+
+    def _sums(self, logits: Any, wanted: Any, likely: Any, ids: Any) -> Any:
+        """Over tokens: what is learned, cross-entropy, divergence (3,), from logits (n, V) in float32."""
+        import torch
+
+        alpha, temperature = self.fields.alpha, self.fields.temperature
+        loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+        apart = divergence(logits / temperature, likely, ids)
+        return torch.stack([(1 - alpha) * loss + alpha * temperature**2 * apart, loss, apart])
 
     def metrics(self) -> Metrics:
         """Bytes the cache takes."""
@@ -163,7 +181,7 @@ class DistillationLoss(Objective):
 
 
 def divergence(logits: Any, likely: Any, ids: Any = None) -> Any:
-    """KL(teacher || student) in nats, mean over positions.
+    """KL(teacher || student) in nats, summed over positions.
 
     Args:
         logits: the student's (N, V), divided by the temperature.
@@ -177,8 +195,7 @@ def divergence(logits: Any, likely: Any, ids: Any = None) -> Any:
     own = logits.log_softmax(-1)
     if ids is not None:
         own = with_rest(own, own.gather(-1, ids), ids)
-    summed = torch.nn.functional.kl_div(own, likely, reduction="sum", log_target=True)
-    return summed / len(logits)
+    return torch.nn.functional.kl_div(own, likely, reduction="sum", log_target=True)
 
 
 def _packed(likely: Any, ids: Any) -> bytes:

@@ -114,13 +114,15 @@ def _taught(about: Subject, teacher: Config) -> Beside:
     forward = accounting.forward_flops_per_token(teacher, length)
     both = forward + accounting.forward_flops_per_token(about.config, length)
     stored = 2 if str(teacher.get("dtype") or teacher.get("torch_dtype")) in ("bfloat16", "float16") else 4
-    copies = 4 * vocab * (3 if kept else 2)  # the student's logarithms, without the likeliest, and their gradient
+    copies = 4 * (3 if kept else 2)  # the student's logarithms, without the likeliest, and their gradient
     return Beside(
         flops=2.0 * spoken,
         teacher_flops=asked * length * forward,
         dtype="bfloat16" if stored == 2 else "float32",
         held=stored * accounting.parameters(teacher),
-        passing=_part(about) * (copies + 4 * spoken + 8 * kept) + ASKED_COPIES * 4 * length * vocab,
+        passing=copies * chunk_of_logits(vocab, _part(about))
+        + _part(about) * (4 * spoken + 8 * kept)
+        + ASKED_COPIES * 4 * length * vocab,
         compared=min(MAX_POSITIONS, about.heldout_tokens) * both,
         fetching=acquiring_seconds(Path(params.teacher), Path(params.teacher)),
         cache=remembered * row,
