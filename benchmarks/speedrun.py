@@ -4,7 +4,7 @@
 
 Takes the default preset (or what -S changes of it) and the text of artifacts/data, which `leanlm run` or
 `python -m tasks data` makes. A few steps on a model that is thrown away tell how many fit; then the clock runs from the new
-model to the last step, whatever is compiled included. Prints one JSON object, last of all.
+model to the last step, whatever is compiled included; what takes longer has no score. Prints one JSON object, last of all.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tasks.pretrain.training import train
 
 DATA = Path("artifacts/data")
 TRIAL_STEPS = 8
-RESERVE = 0.97
+RESERVE = 0.94
 """Share of the time that is planned with: steps vary."""
 
 
@@ -82,12 +82,13 @@ def _run(params: Params, steps: int, seconds: float) -> dict[str, Any]:
         save_model(model, load_tokenizer(DATA / "tokenizer"), out)
         quality = judge(out, DATA, params.evaluate, Job("speedrun", Path(folder)))
     report = json.loads(Path("reports/data.json").read_text(encoding="utf-8"))["metrics"]
+    score = quality["bits_per_byte"].value
     return {
-        "bits_per_byte": quality["bits_per_byte"].value,
+        "bits_per_byte": score if took <= seconds else None,
+        "too_late": None if took <= seconds else score,
         "gzip": report["gzip_bits_per_byte"]["value"],
         "xz": report["xz_bits_per_byte"]["value"],
         "seconds": took,
-        "within": took <= seconds,
         "steps": steps,
         "tokens": metrics["tokens"].value,
         "parameters": count_parameters(model),

@@ -138,6 +138,7 @@ def status(as_json: bool) -> None:
     """Tell what would run, and why."""
     _enter_project()
     from flows.status import stale, to_json
+    from flows.unfinished import told
     from tasks.params import load
 
     load()
@@ -151,6 +152,8 @@ def status(as_json: bool) -> None:
             click.echo(f"  {reason}")
     if not found:
         click.echo("everything is up to date")
+    for line in told():
+        click.echo(line)
 
 
 @main.command()

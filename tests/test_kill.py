@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -78,6 +79,23 @@ def test_killed_then_resumed_is_the_same(straight: Workspace, stage: str) -> Non
     if stage in ("pretrain", "finetune"):
         assert "goes on from step" in again.stdout + again.stderr
         assert report["metrics"]["attempts"]["value"] == 2
+
+
+def test_killed_under_one_door_goes_on_under_the_other(straight: Workspace) -> None:
+    """What DVC began and a kill ended, `leanlm run` ends from the checkpoint, and with the bytes of an unbroken run."""
+    straight.set({"pretrain.learning_rate": 2e-3})
+    kill_inside(straight, "pretrain")
+    try:
+        done = straight.leanlm("run")
+    finally:
+        straight.leanlm("down")
+    states = dict(re.findall(r"^\W*(\w+)\s+(Completed|Cached)\b", done.stdout, re.MULTILINE))
+    assert states["pretrain"] == "Completed"
+    assert states["data"] == "Cached"
+    assert "goes on from step" in (straight.root / "work" / "logs" / "pretrain.log").read_text()
+    resumed = digest(straight, "pretrain")
+    straight.run("dvc", "repro", "--force", "--single-item", "pretrain")
+    assert digest(straight, "pretrain") == resumed
 
 
 def test_other_parameters_never_resume(straight: Workspace) -> None:

@@ -42,6 +42,20 @@ def test_nothing_has_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     status.refuse_missing(found)
 
 
+def test_what_waits_to_go_on_is_named_with_its_size(project: Path) -> None:
+    """Largest first; a folder without anything worth mentioning is left out."""
+    for key, size in (("small", 10), ("some", 2 << 20), ("most", 3 << 20)):
+        place = project / "work" / "pretrain" / key / "checkpoint-00000001"
+        place.mkdir(parents=True)
+        (place / "weights.safetensors").write_bytes(bytes(size))
+    first, head, *lines = toy.leanlm(project, "status").stdout.splitlines()
+    assert (first, lines) == (
+        "everything is up to date",
+        ["  work/pretrain/most  3.15 MB", "  work/pretrain/some  2.10 MB"],
+    )
+    assert "may be deleted" in head
+
+
 def test_up_to_date(project: Path) -> None:
     """After `dvc repro` there is nothing to do, and raw inputs that nothing names don't count."""
     assert status.stale() == {}
