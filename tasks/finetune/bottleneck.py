@@ -45,6 +45,7 @@ class Bottleneck(FinetuneTechnique):
     """Whether there is one behind the feed-forward layer."""
 
     merges: ClassVar[bool] = False
+    beside_bits: ClassVar[bool] = True
 
     def begin(self, base: Any, plan: Plan) -> Tuning:
         """`base`, frozen, with adapters that change nothing yet."""
@@ -79,9 +80,9 @@ class Bottleneck(FinetuneTechnique):
         return whole - 2 * head_flops(config) * (1 - labelled)
 
     def refuse(self, config: Config) -> str:
-        """Models without those layers, or no place chosen."""
+        """Models without those layers, no place chosen, or weights quantized by another library than bitsandbytes."""
         if self.adapted_layers(config):
-            return ""
+            return super().refuse(config)
         if not (self.mh_adapter or self.output_adapter):
             return "finetune.bottleneck: mh_adapter and output_adapter are both false, so nothing is trained: set one to true"
         known = ", ".join(sorted({layer.last for layer in linear_layers(config)[:-1]}))

@@ -43,7 +43,7 @@ class LayerNorm(PeftTechnique):
         return whole - 2 * head_flops(config) * (1 - labelled)
 
     def refuse(self, config: Config) -> str:
-        """Norms that aren't there, or of an architecture whose norms aren't known."""
+        """Norms that aren't there, or of an architecture whose norms aren't known; quantized weights."""
         kind = config.get("model_type", "llama")
         if not (known := norms(config)):
             return (
@@ -56,7 +56,7 @@ class LayerNorm(PeftTechnique):
                 f"finetune.{self.method}.target_modules: found {self.target_modules}; this model's norms are "
                 f"{', '.join(sorted(names))}: name some of them, or set it to null for all"
             )
-        return ""
+        return super().refuse(config)
 
     def _chosen(self, config: Config) -> list[Layer]:
         return [layer for layer in norms(config) if self.target_modules is None or layer.last in self.target_modules]

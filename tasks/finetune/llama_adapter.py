@@ -61,7 +61,7 @@ class LlamaAdapter(PeftTechnique):
         return float(8 * self.adapter_layers * self.adapter_len * width * key)
 
     def refuse(self, config: Config) -> str:
-        """Architectures peft can't wrap; more layers than there are."""
+        """Architectures peft can't wrap; more layers than there are; quantized weights."""
         kind, layers = config.get("model_type", "llama"), config.get("num_hidden_layers", 0)
         if kind not in KNOWN:
             return (
@@ -75,4 +75,4 @@ class LlamaAdapter(PeftTechnique):
             )
         if self.adapter_layers > layers:
             return f"finetune.{self.method}.adapter_layers: found {self.adapter_layers}; the model has {layers} layers: lower it"
-        return ""
+        return super().refuse(config)

@@ -12,7 +12,7 @@ from tasks.accounting.memory import Learning
 from tasks.accounting.partial import frozen_forward_flops
 from tasks.core.schema import Technique
 from tasks.models import Config
-from tasks.models.quantized import quantization
+from tasks.models.quantized import load_bits, quantization
 from tasks.optimizers.technique import OptimizerTechnique
 from tasks.training.hooks import Hooks
 
@@ -73,6 +73,7 @@ class FinetuneTechnique(Technique):
         frozen: whether the base's weights stay as they are, and may be kept in half precision.
         packs: whether several chats may share a row, each seeing its own alone.
         rotates: whether what is trained changes within a run.
+        beside_bits: whether it never touches the base's own weights, so that bitsandbytes may keep those in a few bits.
         reads_gradients: whether its hooks read gradients after a step, so that the optimizer has to keep them till then.
     """
 
@@ -80,6 +81,7 @@ class FinetuneTechnique(Technique):
     frozen: ClassVar[bool] = True
     packs: ClassVar[bool] = True
     rotates: ClassVar[bool] = False
+    beside_bits: ClassVar[bool] = False
     reads_gradients: ClassVar[bool] = False
 
     @property
@@ -95,8 +97,10 @@ class FinetuneTechnique(Technique):
     def load(self, folder: Path) -> Any:
         """The base model, in an arithmetic this machine has; weights that will be trained are float32."""
         from tasks.models.device import computable
-        from tasks.models.load import load_model
+        from tasks.models.load import load_model, read_config
 
+        if self.beside_bits and quantization(read_config(folder)):
+            return load_bits(folder)
         model = load_model(folder)
         return computable(model) if self.frozen else computable(model.float())
 
@@ -175,11 +179,9 @@ class FinetuneTechnique(Technique):
 
     def refuse(self, config: Config) -> str:
         """Why the technique can't work on a model of this config and what to do, for a person; "" if it can. No torch."""
-        if not (found := quantization(config)):
+        found = quantization(config)
+        in_bits = found.get("quant_method") == "bitsandbytes"
+        if not found or (in_bits and self.beside_bits):
             return ""
-        known = (
-            "set finetune.method to qlora"
-            if found.get("quant_method") == "bitsandbytes"
-            else "start from it unquantized"
-        )
+        known = "set finetune.method to qlora" if in_bits else "start from it unquantized"
         return f"finetune.method: found {self.method}; the model's weights are {found.get('quant_method')} already: {known}"

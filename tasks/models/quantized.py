@@ -60,6 +60,19 @@ def load_quantized(folder: Path, settings: Any, dtype: str, skip: Sequence[str] 
     return unscaled(model)
 
 
+def load_bits(folder: Path) -> Any:
+    """The model of a folder that bitsandbytes has quantized, to train something beside its weights.
+
+    Raises:
+        UserError: the folder can't be read.
+    """
+    from tasks.models.device import native_bf16
+    from tasks.models.load import load_model
+
+    dtype = "bfloat16" if native_bf16() else "float32"
+    return trainable(load_model(folder, dtype), dtype)
+
+
 def trainable(model: Any, dtype: str) -> Any:
     """`model`, whose 4-bit layers keep the weights they have and multiply in `dtype`.
 

@@ -72,10 +72,10 @@ class OnLinear(PeftTechnique):
         return sum(self.layer_work(layer) for layer in self.adapted_layers(config))
 
     def refuse(self, config: Config) -> str:
-        """Layers that aren't there, can't be adapted, or whose sizes don't fit."""
+        """Layers that aren't there, can't be adapted, or whose sizes don't fit; weights that are quantized."""
         field = f"finetune.{self.method}.target_modules"
         found = (self.layer_refused(layer) for layer in self.adapted_layers(config))
-        return refused(config, field, self.target_modules) or next(filter(None, found), "")
+        return refused(config, field, self.target_modules) or next(filter(None, found), "") or super().refuse(config)
 
     def adapted_layers(self, config: Config) -> list[Layer]:
         """Those the adapter sits on."""

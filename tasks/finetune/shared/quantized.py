@@ -42,14 +42,14 @@ class Quantized(LowRank):
         from transformers import BitsAndBytesConfig
 
         from tasks.models.device import native_bf16
-        from tasks.models.load import load_model, read_config
+        from tasks.models.load import read_config
         from tasks.models.notices import drop_notices_of_missing_kernels
-        from tasks.models.quantized import load_quantized, trainable
+        from tasks.models.quantized import load_bits, load_quantized, trainable
 
         drop_notices_of_missing_kernels()
         config, dtype = read_config(folder), "bfloat16" if native_bf16() else "float32"
         if quantization(config):
-            return trainable(load_model(folder, dtype), dtype)
+            return load_bits(folder)
         made = load_quantized(folder, BitsAndBytesConfig(**self.settings(dtype)), dtype, self._plain(config))
         return trainable(made, dtype)
 

@@ -25,6 +25,7 @@ class SoftPrompt(PeftTechnique):
     """Virtual tokens in front of every text; they take that many of the model's positions."""
 
     merges: ClassVar[bool] = False
+    beside_bits: ClassVar[bool] = True
     packs: ClassVar[bool] = False
 
     @property
@@ -43,7 +44,7 @@ class SoftPrompt(PeftTechnique):
         return tokens * body / context + head * labelled
 
     def refuse(self, config: Config) -> str:
-        """Models that keep no keys and values, or have fewer positions than there are virtual tokens."""
+        """Models that keep no keys and values, have too few positions, or were quantized by another library than bitsandbytes."""
         kinds = {type(part) for block in read(config).blocks for part in block.mixings}
         if kinds != {Attention}:
             return (
@@ -56,7 +57,7 @@ class SoftPrompt(PeftTechnique):
                 f"finetune.{self.method}.num_virtual_tokens: found {self.num_virtual_tokens}; the model has {limit} positions, "
                 "and the text needs some: lower it"
             )
-        return ""
+        return super().refuse(config)
 
 
 def encoder_shapes(first: int, inner: int, last: int, hidden: int) -> list[Shape]:
