@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.core.errors import UserError
+from tasks.finetune import Finetune
 from tests.finetuned import finetuned, losses, prepare
 
 
@@ -31,6 +32,19 @@ def test_early_stopping_gives_the_best_weights(base: Path, tmp_path: Path) -> No
     assert len(seen) < 20
     assert metrics["best_step"].value == 2 * (best + 1)
     assert metrics["validation_loss"].value == pytest.approx(min(seen), rel=1e-6)
+
+
+@pytest.mark.parametrize("method", Finetune.techniques())
+def test_every_method_ends_at_its_best_or_says_that_it_can_t(base: Path, tmp_path: Path, method: str) -> None:
+    """What comes out has the lowest loss there was; what only grows small towards the end is refused before the first step."""
+    out, few = tmp_path / "run" / "out", {**STOPPING, "steps": 4, "eval_every": 1, "early_stopping_patience": 1}
+    if method in ("adalora", "diff_pruning"):
+        with pytest.raises(UserError, match=rf"early_stopping_patience: found 1; {method} cuts .* set it to null"):
+            finetuned(base, out, method=method, **few)
+        assert not list((out.parent / "work").iterdir())
+        return
+    metrics = finetuned(base, out, method=method, **few)
+    assert metrics["validation_loss"].value == pytest.approx(min(losses(out, "validation_loss")), rel=1e-5)
 
 
 @pytest.mark.parametrize("stopped_at", [1, 4, 7])

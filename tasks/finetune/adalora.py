@@ -20,6 +20,7 @@ class AdaLora(Targeted):
 
     rank_field = "init_r"
     reads_gradients = True
+    shrinks = True
 
     init_r: PositiveInt = 12
     """Rank every layer begins with."""

@@ -34,16 +34,26 @@ def conflicts(params: Finetune, config: Config | None = None) -> Iterator[str]:
     if params.packing == "on" and config is not None and (why := apart(params, config)):
         yield f"finetune.packing: found on; {why}: set it to auto or off"
     yield from refusals("finetune", params, "chats")
-    patience = params.early_stopping_patience
-    if patience is not None and params.eval_every >= params.steps:
-        yield (
-            f"finetune.early_stopping_patience: found {patience}; the validation loss is first looked at after "
-            f"{params.eval_every} steps (finetune.eval_every) of {params.steps}: lower finetune.eval_every, or set it to null"
-        )
+    if params.early_stopping_patience is not None:
+        yield from _stopping(params, params.early_stopping_patience)
     yield from _optimizing(params)
     if not params.objective.technique.of_chats:
         yield from _beside_chats(params)
     yield from params.objective.technique.refuse(params.batch_size, params.context_length)
+
+
+def _stopping(params: Finetune, patience: int) -> Iterator[str]:
+    """Why a run can't end at the best of its steps."""
+    if params.eval_every >= params.steps:
+        yield (
+            f"finetune.early_stopping_patience: found {patience}; the validation loss is first looked at after "
+            f"{params.eval_every} steps (finetune.eval_every) of {params.steps}: lower finetune.eval_every, or set it to null"
+        )
+    if params.technique.shrinks:
+        yield (
+            f"finetune.early_stopping_patience: found {patience}; {params.method} cuts what it delivers down to size as the run "
+            "goes on, and an earlier step's weights aren't cut yet: set it to null"
+        )
 
 
 def _optimizing(params: Finetune) -> Iterator[str]:

@@ -90,6 +90,7 @@ class DiffPruning(FinetuneTechnique):
     """
 
     frozen = False
+    shrinks = True
 
     target_sparsity: float = Field(default=0.005, gt=0, le=0.5)
     """Share of the weights that may differ in the end."""

@@ -74,6 +74,7 @@ class FinetuneTechnique(Technique):
         packs: whether several chats may share a row, each seeing its own alone.
         rotates: whether what is trained changes within a run.
         beside_bits: whether it never touches the base's own weights, so that bitsandbytes may keep those in a few bits.
+        shrinks: whether what is delivered is cut down within the run, so that weights of an earlier step are more than was asked for.
         reads_gradients: whether its hooks read gradients after a step, so that the optimizer has to keep them till then.
     """
 
@@ -82,6 +83,7 @@ class FinetuneTechnique(Technique):
     packs: ClassVar[bool] = True
     rotates: ClassVar[bool] = False
     beside_bits: ClassVar[bool] = False
+    shrinks: ClassVar[bool] = False
     reads_gradients: ClassVar[bool] = False
 
     @property
