@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ from tasks.core.schema import validate
 from tasks.evaluate import Evaluate
 from tasks.finetune import Finetune
 from tasks.finetune.run import run
+from tasks.finetune.shared.adapter import PeftTechnique
 from tasks.finetune.together import Together, main, train
-from tasks.models.load import load_model, new_model, save_model
+from tasks.models.adapter import mark_unmerged
+from tasks.models.load import load_model, new_model, read_config, save_model
 from tests.models import TEXTS, config, job, tokenizer
 from tests.test_finetune import CHAT
 
 COMMON = {"steps": 3, "batch_size": 2, "context_length": 128, "precision": "fp32", "learning_rate": 5e-3}
+FILE = "adapter_model.safetensors"
 ADAPTERS: dict[str, dict[str, Any]] = {
     "small": {**COMMON, "lora": {"r": 2}},
     "noisy": {**COMMON, "lora": {"r": 8, "lora_dropout": 0.1}, "neftune_noise_alpha": 5.0},
@@ -29,6 +34,20 @@ ADAPTERS: dict[str, dict[str, Any]] = {
         "gradient_checkpointing": "full",
     },
 }
+
+SHARING = [
+    name
+    for name, kind in Finetune.techniques().items()
+    if issubclass(kind, PeftTechnique) and kind.begin is PeftTechnique.begin
+]
+"""Methods that only put an adapter beside frozen weights."""
+BESIDE: dict[str, dict[str, Any]] = {
+    "llama_adapter": {"adapter_layers": 1},
+    "prefix_tuning": {"num_virtual_tokens": 4, "prefix_projection": True},
+    "p_tuning": {"num_virtual_tokens": 4},
+    "ia3": {"target_modules": ["v_proj"], "feedforward_modules": []},
+}
+"""What a second adapter of the method has otherwise."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +74,7 @@ def alone(base: Path, out: Path, values: dict[str, Any]) -> bytes:
     places = {"data": base / "data", "pretrain": base / "pretrain"}
     evaluate = Evaluate(context_length=64, sample_tokens=2)
     run(validate(Finetune, values), seed=0, evaluate=evaluate, out=out, job=job(out.parent), **places)
-    return (out / "adapter" / "adapter_model.safetensors").read_bytes()
+    return (out / "adapter" / FILE).read_bytes()
 
 
 def test_together_is_alone_bit_for_bit(base: Path, tmp_path: Path) -> None:
@@ -64,10 +83,25 @@ def test_together_is_alone_bit_for_bit(base: Path, tmp_path: Path) -> None:
 
     done = train(asked(base, ADAPTERS), tmp_path / "out", tmp_path / "work")
     for name, values in ADAPTERS.items():
-        made = (tmp_path / "out" / name / "adapter_model.safetensors").read_bytes()
+        made = (tmp_path / "out" / name / FILE).read_bytes()
         assert made == alone(base, tmp_path / name / "out", values), name
         assert done.metrics[name]["validation_loss"].value is not None
     PeftModel.from_pretrained(load_model(base / "pretrain"), tmp_path / "out" / "two-layers")
+
+
+@pytest.mark.parametrize("method", SHARING)
+def test_every_method_that_may_share_is_alone_bit_for_bit(base: Path, tmp_path: Path, method: str) -> None:
+    """Two of its adapters have the files the stage gives each alone, and only its own numbers are trained."""
+    common = {**COMMON, "method": method, "context_length": 108}
+    adapters = {"one": common, "other": {**common, method: BESIDE.get(method, {})}}
+    done = train(asked(base, adapters), tmp_path / "out", tmp_path / "work")
+    for name, values in adapters.items():
+        technique = validate(Finetune, values).technique
+        assert (tmp_path / "out" / name / FILE).read_bytes() == alone(base, tmp_path / name / "out", values), name
+        config = (tmp_path / folder / "adapter_config.json" for folder in (f"out/{name}", f"{name}/out/adapter"))
+        assert len({file.read_text() for file in config}) == 1
+        trained = sum(map(prod, technique.trained_shapes(read_config(base / "pretrain"))))
+        assert done.metrics[name]["trainable_parameters"].value == trained
 
 
 def test_the_base_is_in_memory_once(base: Path, tmp_path: Path) -> None:
@@ -103,13 +137,16 @@ def test_killed_it_goes_on(base: Path, tmp_path: Path) -> None:
     done = train(asked(base, ADAPTERS), again, tmp_path / "work-2")
     assert done.metrics["small"]["repeated_steps"].value == 0
     for name in ADAPTERS:
-        one, other = (folder / name / "adapter_model.safetensors" for folder in (straight, again))
+        one, other = (folder / name / FILE for folder in (straight, again))
         assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize(
     ("adapters", "said"),
     [
+        ({}, "adapters: .*at least 1"),
+        ({"a": COMMON, "b": {**COMMON, "method": "ia3"}}, "adapters.b: found finetune.method ia3.*IA3.*LORA"),
+        ({"a": {**COMMON, "method": "p_tuning"}}, "adapters.a.context_length: found 128; .* 108 are left"),
         ({"a": {**COMMON, "method": "full"}}, "adapters.a: found finetune.method full"),
         ({"a.b": COMMON}, "found the name 'a.b'"),
         ({"a": {**COMMON, "steps": 0}}, "adapters.a.steps: found 0"),
@@ -120,6 +157,18 @@ def test_what_can_t_share_a_base_is_said(base: Path, tmp_path: Path, adapters: d
     """Before anything is loaded: which adapter, and why."""
     with pytest.raises(UserError, match=said):
         train(asked(base, adapters), tmp_path / "out", tmp_path / "work")
+
+
+def test_wrong_folders_are_said(base: Path, tmp_path: Path) -> None:
+    """A base that is nothing without its adapter, and data that holds no rows."""
+    told = asked(base, {"a": COMMON})
+    with pytest.raises(UserError, match=f"data: found '{tmp_path}', which holds no instructions"):
+        train(told.model_copy(update={"data": str(tmp_path)}), tmp_path / "out", tmp_path / "work")
+    shutil.copytree(base / "pretrain", tmp_path / "apart")
+    mark_unmerged(tmp_path / "apart")
+    with pytest.raises(UserError, match=r"base .*apart': its adapter could not be merged"):
+        train(told.model_copy(update={"base": str(tmp_path / "apart")}), tmp_path / "out", tmp_path / "work")
+    assert not (tmp_path / "work").exists()
 
 
 def test_the_command_writes_a_report(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

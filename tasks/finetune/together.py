@@ -3,7 +3,8 @@
     python -m tasks.finetune.together CONFIG.yaml --out DIR
 
 They are trained one after the other, each as the finetune stage would train it alone: what comes out is the same, bit for
-bit. Killed, the same command goes on where it stopped. CONFIG.yaml:
+bit. Killed, the same command goes on where it stopped. They are of one peft type: LoRA and its kin are, LoRA and IA3 aren't.
+CONFIG.yaml:
 
     base: artifacts/pretrain     # a model folder
     data: artifacts/data         # what the data stage wrote
@@ -26,6 +27,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from tasks.core.errors import UserError
 from tasks.core.files import read_yaml, write_whole
 from tasks.core.job import Job
@@ -33,7 +36,8 @@ from tasks.core.measure import Metrics, measured
 from tasks.core.process import prepare
 from tasks.core.schema import Section, validate
 from tasks.finetune import Finetune
-from tasks.finetune.shared.adapter import PeftTechnique, PeftTuning
+from tasks.finetune.shared.adapter import PeftTuning
+from tasks.finetune.sharing import refuse, refuse_folders
 from tasks.finetune.technique import Plan
 
 
@@ -46,7 +50,7 @@ class Together(Section):
     """Folder the data stage wrote."""
     seed: int = 0
     """Of every adapter."""
-    adapters: dict[str, Finetune]
+    adapters: dict[str, Finetune] = Field(min_length=1)
     """Name of the adapter, and of its folder -> how it is trained."""
 
 
@@ -73,19 +77,17 @@ def train(params: Together, out: Path, work: Path, job_of: Callable[[str, Path],
         job_of: makes the job of an adapter's training from a name and its work folder.
 
     Raises:
-        UserError: a technique that can't share its base, chats that don't fit, or parameters that exclude each other.
+        UserError: folders that aren't what they should be, techniques that can't share a base, chats that don't fit, or
+            parameters that exclude each other.
     """
-    from tasks.finetune.fitting import check, fit, given
+    from tasks.finetune.fitting import fit, given
     from tasks.models.load import load_tokenizer, read_config
     from tasks.training.recompute import keep_everything
 
     base, data = Path(params.base), Path(params.data)
+    refuse_folders(base, data)
     tokenizer, config = load_tokenizer(base), read_config(base)
-    for name, chosen in params.adapters.items():
-        _refuse(name, chosen)
-        if why := chosen.technique.refuse(config):
-            raise UserError(f"adapters.{name}: {why}")
-        check(chosen, config)
+    refuse(params.adapters, config, params.seed)
     done, model = Trained(), next(iter(params.adapters.values())).technique.load(base)
     for name, chosen in params.adapters.items():
         place = work / f"{name}-{_key(chosen, params)}"
@@ -106,15 +108,13 @@ def train(params: Together, out: Path, work: Path, job_of: Callable[[str, Path],
 class _Named(PeftTuning):
     """One of several adapters of a `PeftModel`."""
 
-    def __init__(self, model: Any, name: str) -> None:
+    def __init__(self, model: Any, name: str, fixed: bool) -> None:
         super().__init__(model, merges=False)
-        self.name = name
+        self.name, self.fixed = name, fixed
 
     def write(self, folder: Path) -> bool:
         """The adapter in `folder/NAME`, the bytes it would have alone."""
-        config = self.model.peft_config[self.name]
-        if isinstance(config.target_modules, set):
-            config.target_modules = sorted(config.target_modules)
+        self.settled()
         self.model.save_pretrained(folder, selected_adapters=[self.name])
         return True
 
@@ -139,12 +139,14 @@ def _add(model: Any, name: str, chosen: Finetune, plan: Plan) -> _Named:
     except ValueError as error:
         raise UserError(f"adapters.{name}: finetune.{chosen.method} doesn't fit: {error}") from None
     model.set_adapter(name)
+    for other, prompt in getattr(model, "prompt_encoder", {}).items():
+        prompt.requires_grad_(other == name)  # where virtual tokens are concerned, peft leaves them all as they are
     if _digest(standing) != before:
         raise UserError(
             f"adapters.{name}: finetune.{chosen.method} changes the base's own weights, which the other adapters stand on",
             "train it by itself, with the finetune stage",
         )
-    return _Named(model, name)
+    return _Named(model, name, chosen.technique.fixed)
 
 
 def _digest(parameters: list[Any]) -> str:
@@ -155,25 +157,6 @@ def _digest(parameters: list[Any]) -> str:
     for parameter in parameters:
         mine.update(parameter.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy())
     return mine.hexdigest()
-
-
-def _refuse(name: str, chosen: Finetune) -> None:
-    """What can't share a base, told from parameters alone."""
-    if not name.replace("-", "").replace("_", "").isalnum():
-        raise UserError(f"adapters: found the name '{name}'; letters, digits, - and _ are allowed")
-    technique = chosen.technique
-    if not isinstance(technique, PeftTechnique) or type(technique).begin is not PeftTechnique.begin:
-        raise UserError(
-            f"adapters.{name}: found finetune.method {chosen.method}, which doesn't leave its base to others",
-            "take one that only puts an adapter beside frozen weights (lora), or train it with the finetune stage",
-        )
-    if chosen.objective.method != "sft":
-        raise UserError(
-            f"adapters.{name}.objective.method: found {chosen.objective.method}; adapters of one base learn from chats",
-            "set it to sft, or train it by itself, with the finetune stage",
-        )
-    if not chosen.steps:
-        raise UserError(f"adapters.{name}.steps: found 0; nothing would be trained", "raise it")
 
 
 def _key(chosen: Finetune, params: Together) -> str:
