@@ -59,10 +59,9 @@ def refuse(adapters: Mapping[str, Finetune], config: Config, seed: int) -> None:
             )
 
 
-def _refuse_length(name: str, chosen: Finetune, limit: int) -> None:
-    """Texts longer than the model's positions, of which virtual tokens take some; `limit` 0: it has no end of them."""
-    free = limit - chosen.technique.positions
-    if limit and chosen.context_length > free:
+def _refuse_length(name: str, chosen: Finetune, limit: int | None) -> None:
+    """Texts longer than the model's positions, of which virtual tokens take some; `limit` None: it has no end of them."""
+    if limit and chosen.context_length > (free := limit - chosen.technique.positions):
         raise UserError(
             f"adapters.{name}.context_length: found {chosen.context_length}; the model has {limit} positions, of which "
             f"{free} are left for a text",
