@@ -7,6 +7,7 @@ import doctest
 import json
 import random
 import statistics
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,9 +16,11 @@ import pytest
 from tasks.acquire.doctests import Doctests
 from tasks.core.errors import UserError
 from tasks.data.corpus import survey
-from tasks.data.documents import SPLITS
+from tasks.data.documents import SPLITS, Document
 from tasks.data.groups import Groups, normalised
+from tasks.data.instructions import Chat, chats
 from tasks.data.train import CHATML
+from tasks.data.written import Kept
 from tests.records import PARAMS, edited, families, jaccard, prompt, rows, stage, write
 
 SAID = {"role": "assistant", "content": "Blue."}
@@ -98,6 +101,28 @@ def test_what_teaches_nothing_is_counted_and_named(tmp_path: Path) -> None:
         "a.jsonl#33": "empty answer",
     }
     assert sum(map(len, rows(out).values())) == 30
+
+
+def test_no_text_is_parsed_for_chats_that_there_is_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a split has its chats its texts aren't looked at, another split's are; what is kept is what all of them begin with."""
+    documented = 'def f{0}(x):\n    """Give back what {0} is told."""\n    return x\n'
+    texts = [Document(f"{i}.py", documented.format(i) + documented.format(f"{i}_more")) for i in range(9)]
+    every = [messages for text in texts for messages in chats(text)]
+    looked_at: list[str] = []
+
+    def watched(text: Document) -> Iterator[Chat]:
+        looked_at.append(text.path)
+        return chats(text)
+
+    monkeypatch.setattr("tasks.data.written.chats", watched)
+    kept = Kept(max_bytes=0, max_instructions=5)
+    for text in texts:
+        kept.take("train", text)
+    kept.take("test", texts[8])
+    assert looked_at == ["0.py", "1.py", "2.py", "8.py"]
+    assert [taken.row["messages"] for taken in kept.rows["chats"]["train"]] == every[:5]
+    assert [taken.row["messages"] for taken in kept.rows["chats"]["test"]] == every[16:17]
+    assert not kept.why
 
 
 def test_refused_by_the_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from tasks.data.documents import SPLITS, Document
 from tasks.data.formats.format import Row
 from tasks.data.groups import SAMPLE, Groups
 from tasks.data.instructions import chats
-from tasks.data.kinds import KINDS, asked
+from tasks.data.kinds import CHATS, KINDS, asked
 
 LISTED = 1000
 """Rows that the manifest names; those beyond are counted."""
@@ -64,9 +64,11 @@ class Kept:
     def take(self, split: str, document: Document) -> None:
         """Take the rows of a document; what teaches nothing, or is one too many, is counted."""
         made = document.rows is None
+        if made and self._full(CHATS, split):  # parsing a text only to count what it could give would take minutes
+            return
         for kind, row in _rows(document):
             taken = self.rows[kind][split]
-            full = len(taken) >= self.limits[split]
+            full = self._full(kind, split)
             if full and made:  # how many more could be made nobody looks
                 return
             reason = KINDS[kind].lacks(row) or (BEYOND if full else "")
@@ -74,6 +76,9 @@ class Kept:
                 self.leave_out(document.path, kind, reason)
             else:
                 taken.append(Taken(document.path, row, made))
+
+    def _full(self, kind: str, split: str) -> bool:
+        return len(self.rows[kind][split]) >= self.limits[split]
 
     def leave_out(self, path: str, kind: str, reason: str) -> None:
         """Count a row that isn't kept."""
@@ -119,4 +124,4 @@ def _rows(document: Document) -> Iterator[tuple[str, Row]]:
         yield from document.rows.items()
     else:
         for messages in chats(document):
-            yield "chats", {"messages": messages}
+            yield CHATS, {"messages": messages}
