@@ -17,6 +17,7 @@ WORSE = {"role": "assistant", "content": "No."}
 CHAT = {"chats": {"messages": [USER, SAID]}}
 PAIR = {"preferences": {"prompt": [USER], "chosen": [SAID], "rejected": [WORSE]}}
 LIKED = {"unpaired": {"prompt": [USER], "completion": [SAID], "label": True}}
+DISLIKED = {"unpaired": {"prompt": [USER], "completion": [SAID], "label": False}}
 CHECKED = {"verifiable": {"prompt": [USER], "answer": "Blue."}}
 Q, A = USER["content"], SAID["content"]
 SPLIT_QUESTION = {"chats": {"messages": [{"role": "user", "content": "Name\n\na colour."}, SAID]}}
@@ -36,6 +37,8 @@ READ: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("preference", {"chosen": [USER, SAID], "rejected": [USER, WORSE]}, PAIR),
     ("preference", {"prompt": Q, "chosen": [USER, SAID], "rejected": [USER, WORSE], "messages": [USER, SAID]}, PAIR),
     ("unpaired", {"prompt": Q, "completion": A, "label": True}, LIKED),
+    ("unpaired", {"prompt": Q, "completion": A, "label": 1.0}, LIKED),
+    ("unpaired", {"prompt": Q, "completion": A, "label": 0.0}, DISLIKED),
     ("verifiable", {"prompt": Q, "answer": A}, CHECKED),
     ("verifiable", {"messages": [USER], "answer": " Blue.\n"}, CHECKED),
     ("verifiable", {"messages": [USER, SAID], "answer": A}, CHAT | CHECKED),
@@ -98,6 +101,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("preference", {"chosen": [USER, SAID], "rejected": [{**USER, "content": "?"}, SAID]}, "'rejected'", "beginning"),
     ("preference", {"prompt": "?!", "chosen": [USER, SAID], "rejected": [USER, WORSE]}, "'prompt'", "another text"),
     ("unpaired", {"prompt": Q, "completion": A, "label": "maybe"}, "'label'", "'maybe'"),
+    ("unpaired", {"prompt": Q, "completion": A, "label": 0.5}, "'label'", "a number"),
     ("unpaired", {"prompt": Q, "completion": A, "label": None}, "'label'", "null"),
     ("verifiable", {"prompt": Q, "answer": {"x": 1}}, "'answer'", "an object"),
     ("verifiable", {"messages": [SAID], "answer": A}, r"'messages\[0\]'", "role assistant after nothing"),

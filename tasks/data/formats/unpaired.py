@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks.data.formats.format import Format, Parsed, Record, described, texts_of
 from tasks.data.formats.turns import answer, prompt
 
-LABELS = {"true": True, "1": True, "false": False, "0": False}
+LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 """Texts and numbers that stand for a truth value, as CSV has them."""
 
 
@@ -18,7 +18,7 @@ class Unpaired(Format):
     def read(self, record: Record) -> Parsed:
         """Prompt and completion as messages; only what was liked is text to learn."""
         given = record.fields.get("label")
-        label = LABELS.get(str(given).strip().lower()) if isinstance(given, bool | int | str) else None
+        label = LABELS.get(str(given).strip().lower()) if isinstance(given, bool | int | float | str) else None
         if label is None:
             found = described(given) if "label" in record.fields else "no such field"
             raise record.wrong("label", found, "true or false")
