@@ -121,6 +121,9 @@ def test_mistakes_name_file_row_field(
     assert "Traceback" not in str(caught.value)
 
 
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -137,6 +140,10 @@ def test_mistakes_name_file_row_field(
         ("a.csv", b'prompt,completion\nx,"y\n', "not valid CSV"),
         ("a.csv", b"prompt;completion\nx;y\n", "no known format"),
         ("a.csv", b'messages\n"[{""role"": ]"\n', "row 1 .*aren't valid JSON"),
+        ("a.csv", b'prompt,completion\n"[{""content"": ""x""}]",y\n', r"row 1 .*'prompt\[0\].role'.*no such key"),
+        ("a.jsonl", DEEP + b"\n", "line 1: not valid JSON .nested too deeply"),
+        ("a.json", b'[{"prompt": "x", "completion": "y"}, ' + DEEP + b"]", "row 2: not valid JSON .nested too deeply"),
+        ("a.csv", b'messages\n"[{""x"": ' + DEEP + b'}]"\n', "row 1 .*nested too deeply"),
         ("a.jsonl", b'{"instruction": "x"}\n', "its fields: instruction"),
         ("a.jsonl", b'{"prompt": "x", "completion": "y"}\n{"instruction": "x", "output": "y"}\n', "line 2: .*alpaca"),
         ("a.jsonl", b'{"text": "x"}\n{"prompt": "x", "completion": "y"}\n', "line 2: .*one|line 2: .*text"),
@@ -147,6 +154,22 @@ def test_bad_files_are_refused_in_words(tmp_path: Path, name: str, content: byte
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=said):
         documents(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "text", ["[{x}] means a set in a list?", '[{"year": 2001}]', "[{}]", '[{"a": ' + "[" * 100_000]
+)
+def test_a_cell_may_begin_like_a_list_of_messages(tmp_path: Path, text: str) -> None:
+    """A question, an answer or either side of a pair that is other JSON, or none, is the text it is."""
+    for record, row in (
+        ({"prompt": text, "completion": text}, {"messages": [USER | {"content": text}, SAID | {"content": text}]}),
+        (
+            {"prompt": Q, "chosen": text, "rejected": f"{text}!"},
+            {"prompt": [USER], "chosen": [SAID | {"content": text}], "rejected": [SAID | {"content": f"{text}!"}]},
+        ),
+    ):
+        found = documents(write(tmp_path / "a.csv", [record] * 3))
+        assert [list((document.rows or {}).values()) for document in found] == [[row]] * 3
 
 
 def test_a_list_longer_than_what_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from tasks.data.formats.format import Format, Record
 
 LISTS = ("messages", "conversations", "chosen", "rejected", "prompt", "completion")
 """Fields that may hold messages; in CSV, where every cell is text, as JSON."""
+TEXTS = ("chosen", "rejected", "prompt", "completion")
+"""Those of them that may hold text instead."""
 
 CHUNK = 1 << 20
 
@@ -71,8 +73,8 @@ def _jsonl(path: Path, name: str) -> Iterator[Found]:
             where = f"{name}, line {number}"
             try:
                 record = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{where}: not valid JSON ({error})") from None
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{where}: not valid JSON ({_why(error)})") from None
             yield Found(f"{name}#{number}", where, _object(record, where), name)
 
 
@@ -101,10 +103,10 @@ def _elements(path: Path, name: str) -> Iterator[Any]:
                 element, end = decoder.raw_decode(text)
                 if end == len(text):  # a number may go on
                     raise ValueError("the list doesn't end")
-            except ValueError as error:
-                more = file.read(wanted)
+            except (ValueError, RecursionError) as error:
+                more = "" if isinstance(error, RecursionError) else file.read(wanted)
                 if not more:
-                    raise UserError(f"{name}, row {number}: not valid JSON ({error})") from None
+                    raise UserError(f"{name}, row {number}: not valid JSON ({_why(error)})") from None
                 text, wanted = (text + more).lstrip(), wanted * 2
                 continue
             yield element
@@ -151,9 +153,22 @@ def _cell(field: str, cell: str, where: str) -> Any:
     if field not in LISTS or not cell.lstrip().startswith("[{"):
         return cell
     try:
-        return json.loads(cell)
-    except ValueError as error:
-        raise UserError(f"{where}, field '{field}': found messages that aren't valid JSON ({error})") from None
+        found = json.loads(cell)
+    except (ValueError, RecursionError) as error:
+        if field in TEXTS:
+            return cell
+        raise UserError(f"{where}, field '{field}': found messages that aren't valid JSON ({_why(error)})") from None
+    return cell if field in TEXTS and not _spoken(found) else found
+
+
+def _spoken(found: Any) -> bool:
+    """Whether this is meant as messages, right or wrong: a question or an answer may be about any other JSON."""
+    keys = [one.keys() for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    return any(one & {"role", "content"} or one >= {"from", "value"} for one in keys)
+
+
+def _why(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _parquet(path: Path, name: str, text_field: str) -> Iterator[Found]:
