@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tasks.data.quality.perplexity import Perplexity
 from tasks.data.quality.rules import Rules
 from tasks.data.spill import Spill
 from tasks.data.technique import refuse_nothing_left
+from tasks.ledger.predict.constants import SIGNED_BYTES
 
 
 def prose(seed: int, words: int = 120, letters: str = "abcdefgh") -> str:
@@ -55,6 +57,21 @@ def test_near_duplicates_leave_training_alone(tmp_path: Path) -> None:
     assert len(found.keys() & {"twin1", "twin2"}) == 1
     assert len(found) == 2
     assert found == Minhash().drops(made)
+
+
+@pytest.mark.parametrize("num_perm", [32, 128])
+def test_signatures_take_the_memory_that_is_predicted(tmp_path: Path, num_perm: int) -> None:
+    """Per document and permutation, the index included: within a factor of two, and so neither 8 bytes nor kilobytes."""
+    made = spill(tmp_path, train={f"d{i}": prose(i, 8, "abcd") for i in range(400)})
+    Minhash(num_perm=num_perm).drops(made)  # what is imported and remembered once
+    tracemalloc.start()
+    try:
+        found = Minhash(num_perm=num_perm).drops(made)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    each = peak / (400 - len(found)) / num_perm
+    assert 0.5 < each / SIGNED_BYTES < 2
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def run(
     job: Job,
     instructions: Path | None = None,
 ) -> Metrics:
-    """Write the data every other stage is made of, in memory that doesn't grow with the texts.
+    """Write the data every other stage is made of, in memory that grows by an entry per document, not with the texts.
 
     `out` gets: tokenizer/, {train,validation,test}.bin and .index.npy, shards.json, heldout.jsonl, instructions/,
     manifest.json.

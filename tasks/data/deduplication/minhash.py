@@ -15,7 +15,7 @@ class Minhash(Filter):
     """Drop training documents nearly the same as a held-out or an earlier training one (Broder 1997; arXiv:2107.06499)."""
 
     num_perm: int = Field(default=128, ge=16, le=1024)
-    """Permutations of a signature; it takes 8 bytes each per document."""
+    """Permutations of a signature; with the index of all signatures about 48 bytes each per document stay in memory."""
     threshold: float = Field(default=0.7, gt=0, lt=1)
     """Estimated Jaccard similarity of the sets of n-grams from which two documents count as the same."""
     ngram: PositiveInt = 5

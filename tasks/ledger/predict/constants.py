@@ -144,6 +144,9 @@ ENGINE_SECONDS = {"transformers": 6.5, "llama_cpp": 0.5}
 ENTRY_BYTES = 1000
 """Memory of the data stage per document: path, hash, split, manifest; an estimate from the sizes of Python's objects."""
 
+SIGNED_BYTES = 48
+"""Memory of MinHash per permutation and document: the signature, and datasketch's tables of it; measured for 32 to 512 permutations."""
+
 BUCKET_COPIES = 8
 """Copies of a bucket of texts while it is sorted and gone through; an estimate: bytes, lines, and strings of wider characters."""
 

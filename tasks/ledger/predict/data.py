@@ -76,7 +76,7 @@ def _memory(about: Subject, learned: float) -> float:
     params = about.params.data
     entry = constants.ENTRY_BYTES
     if params.deduplication.method == "minhash":
-        entry += 16 * params.deduplication.minhash.num_perm  # the signature, and the index's tables of it
+        entry += constants.SIGNED_BYTES * params.deduplication.minhash.num_perm
     one = about.raw_bytes / about.documents
     bucket = constants.BUCKET_COPIES * max(min(BUCKET, about.raw_bytes), one)
     batch = max(one, min(one * min(BATCH, about.documents), BATCH_BYTES)) / about.bytes_per_token
