@@ -10,11 +10,13 @@ from tasks.accounting import read
 from tasks.accounting.lora import linear_layers
 from tasks.accounting.packing import unpackable
 from tasks.acquire import is_descriptor, place
+from tasks.acquire.doctests import Doctests
 from tasks.core.errors import UserError
 from tasks.data import NONE
+from tasks.data.kinds import CHATS
 from tasks.deploy_profile import GGUF_ARCHITECTURES
 from tasks.finetune.conflicts import conflicts as tuning_conflicts
-from tasks.ledger.predict.rows import kinds_in
+from tasks.ledger.predict.rows import MADE, kinds_in
 from tasks.models import Config, experts, positions
 from tasks.models.load import read_config
 from tasks.models.quantized import BLOCK_IN, BLOCK_OUT
@@ -22,23 +24,33 @@ from tasks.params import Params
 from tasks.pretrain.conflicts import conflicts
 
 
-def check(params: Params, config: Config) -> None:
+def check(params: Params, config: Config, *, data: bool = True) -> None:
     """Refuse parameters some stage would have to refuse later.
-
-    Raises:
-        UserError: one line per combination that can't work, each with what to do.
-    """
-    if found := problems(params, config):
-        raise UserError("\n".join(found))
-
-
-def problems(params: Params, config: Config) -> list[str]:
-    """One sentence per combination that can't work: what was found where, and what to do.
 
     Args:
         params: everything a person may turn.
         config: the transformers config of the model they lead to.
+        data: whether what the data lacks counts; to a search for the best model it doesn't, for no other model mends it.
+
+    Raises:
+        UserError: one line per combination that can't work, each with what to do.
     """
+    if found := problems(params, config, data=data):
+        raise UserError("\n".join(found))
+
+
+def check_rows(stage: str, params: Params) -> None:
+    """Refuse to pretrain for a finetuning without rows; of a source that had to be fetched nothing was known before.
+
+    Raises:
+        UserError: rows of a kind that nobody has given.
+    """
+    if stage == "pretrain" and params.pretrain.steps and (found := list(_rows(params))):
+        raise UserError("\n".join(found))
+
+
+def problems(params: Params, config: Config, *, data: bool = True) -> list[str]:
+    """One sentence per combination that can't work: what was found where, and what to do. Arguments as `check` has them."""
     return [
         *_contexts(params, config),
         *_experts(params, config),
@@ -47,7 +59,7 @@ def problems(params: Params, config: Config) -> list[str]:
         *_objective(params, config),
         *_documents(params, config),
         *_training(params, config),
-        *_rows(params),
+        *(_rows(params) if data else ()),
         *_delivery(params, config),
     ]
 
@@ -142,16 +154,20 @@ def _rows(params: Params) -> Iterator[str]:
     """Rows of a kind that nobody has given: found here, they cost no pretraining."""
     data, chosen = params.data, params.finetune.objective
     found, wanted = kinds_in(data), chosen.technique.learns_from
-    if params.finetune.steps and found and wanted not in found:
-        where = (
-            f"data.source '{data.source}'" if data.instructions == NONE else f"data.instructions '{data.instructions}'"
-        )
-        every: dict[str, Any] = dict(chosen.techniques())
-        others = [name for name, objective in every.items() if objective.learns_from in found]
-        yield (
-            f"finetune.objective.method: found {chosen.method}; it learns from {wanted}, and {where} holds "
-            f"{' and '.join(sorted(found))}: name such records in data.instructions, or set it to {' or '.join(others)}"
-        )
+    if not params.finetune.steps or found is None or wanted in found:
+        return
+    where = f"data.source '{data.source}'" if data.instructions == NONE else f"data.instructions '{data.instructions}'"
+    every: dict[str, Any] = dict(chosen.techniques())
+    others = [name for name, objective in every.items() if objective.learns_from in found]
+    held = " and ".join(sorted(found)) or f"no records, only text ({CHATS} are made of a folder of Python)"
+    named = "name such records in data.instructions, or set"
+    if not found and wanted in MADE[Doctests]:
+        named = "set data.instructions to data/doctests.yaml, or"
+    instead = f"it to {' or '.join(others)}" if others else "finetune.steps to 0"
+    yield (
+        f"finetune.objective.method: found {chosen.method}; it learns from {wanted}, and {where} holds {held}: "
+        f"{named} {instead}"
+    )
 
 
 def _apart(params: Params) -> Iterator[str]:

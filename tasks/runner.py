@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tasks import compatibility
 from tasks import params as parameters
 from tasks.acquire import acquire
 from tasks.core.errors import UserError
@@ -76,6 +77,7 @@ def run(stage: str) -> None:
     busy = scores.busy_seconds()
     with Meter(Spent.load(spent_path)) as meter:
         inputs = {name: acquire(path) for name, path in declaration.inputs.items()}
+        compatibility.check_rows(stage, everything)
         forecast = predict.forecasts(everything, measured_machine, stages=(stage,))[stage]
         predicted = forecast.predicted
         before = _upstream(stage, everything)
@@ -145,8 +147,7 @@ def _section(name: str, value: Any) -> Any:
 
 def _upstream(stage: str, everything: Params) -> Mapping[str, Metrics]:
     """The priced ledger of the stages before this one."""
-    names = list(STAGES)[: list(STAGES).index(stage)]
-    reports = {name: report.read(name, everything.prices) for name in names}
+    reports = {name: report.read(name, everything.prices) for name in list(STAGES)[: list(STAGES).index(stage)]}
     return {name: entry["metrics"] for name, entry in reports.items() if entry}
 
 

@@ -30,7 +30,8 @@ from pathlib import Path
 stage = sys.argv[1]
 if stage == "stdlib":
     Path("data/stdlib").mkdir(parents=True, exist_ok=True)
-    Path("data/stdlib/a.txt").write_text("text")
+    for name in ("a.py", "b.py"):
+        Path("data/stdlib", name).write_text("text")
     sys.exit()
 print("said on stdout")
 print(f"{stage}: said on stderr", file=sys.stderr)

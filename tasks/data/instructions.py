@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from tasks.data.documents import Document
 
 Chat = list[dict[str, str]]
+PYTHON = ".py"
+"""How the path of a text ends that chats are made of; a lone file's pieces have none that does."""
 QUESTION = "Write the first line of the docstring of this function.\n\n{code}"
 MAX_CODE = 480
 ANSWER = range(12, 121)
@@ -16,7 +18,7 @@ ANSWER = range(12, 121)
 
 def chats(document: Document) -> Iterator[Chat]:
     """The chat examples that can be made from the text of a document."""
-    if document.path.endswith(".py"):
+    if document.path.endswith(PYTHON):
         yield from docstring_chats(document.text)
 
 

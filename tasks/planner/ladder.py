@@ -113,7 +113,7 @@ class Field:
             try:
                 params = configure.configured(self.params, {**values, **kind})
                 config = self._subject(params).config
-                check(params, config)
+                check(params, config, data=False)
                 plans = self._plans(params, plans)
                 base, slope = self._line(plans, params, config, context)
             except UserError as error:

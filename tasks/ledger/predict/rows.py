@@ -9,12 +9,14 @@ from pathlib import Path
 
 from tasks.acquire import describe, is_descriptor, place
 from tasks.acquire.doctests import Doctests
+from tasks.acquire.maker import Maker
 from tasks.acquire.stdlib import Stdlib
 from tasks.core.errors import UserError
 from tasks.data import NONE, Data
-from tasks.data.documents import Reading
+from tasks.data.documents import Document, Reading
 from tasks.data.files import RECORDS, File, readable
 from tasks.data.formats.format import Message, Row
+from tasks.data.instructions import PYTHON
 from tasks.data.kinds import CHATS
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.text import source_text
@@ -22,7 +24,9 @@ from tasks.ledger.predict.text import source_text
 SAMPLE = 500
 """Rows of the first file that are looked at."""
 GLANCE, FILES = 20, 64
-"""Rows of every file that are looked at for their kind, and files: of more nothing is said."""
+"""Rows of every file of records that are looked at for their kind, and files: of more nothing is said."""
+MADE: dict[type[Maker], frozenset[str]] = {Stdlib: frozenset({CHATS}), Doctests: frozenset({CHATS, "verifiable"})}
+"""What is known of sources that weren't made yet."""
 
 
 def rows_in(params: Data) -> int | None:
@@ -41,8 +45,8 @@ def sampled_sizes(params: Data, bytes_per_token: float) -> list[tuple[int, int]]
     return sizes
 
 
-def kinds_in(params: Data) -> frozenset[str]:
-    """Kinds of rows (`tasks.data.kinds`) the source of chats has, by the first of every file; empty: nothing is known of it yet."""
+def kinds_in(params: Data) -> frozenset[str] | None:
+    """Kinds of rows (`tasks.data.kinds`) the source of chats has, by the first of every file; None: that isn't known yet."""
     return _kinds(_source(params), params.text_field, params.format)
 
 
@@ -59,21 +63,34 @@ def _count(source: Path, text_field: str, wanted: str) -> int | None:
 
 
 @lru_cache(maxsize=16)
-def _kinds(source: Path, text_field: str, wanted: str) -> frozenset[str]:
+def _kinds(source: Path, text_field: str, wanted: str) -> frozenset[str] | None:
     try:
         if is_descriptor(source) and not place(source).exists():
-            return frozenset({CHATS} if isinstance(describe(source), Stdlib) else ())
+            return MADE.get(type(describe(source)))
         files = readable(place(source))
-        if len(files) > FILES:
-            return frozenset()
-        found: set[str] = set()
-        for path in files:
-            documents = Reading([File(path, path.name)], text_field, wanted) if path.suffix in RECORDS else ()
-            rows = [document.rows for document in islice(documents, GLANCE)]
-            found |= {kind for row in rows or [{}] for kind in row or (CHATS,)}  # of text chats are made
+        records = [path for path in files if path.suffix in RECORDS]
+        if not files or len(records) > FILES:
+            return None
+        texts = [path.name for path in files if path.suffix not in RECORDS]
+        found = {CHATS} if len(files) > 1 and any(name.endswith(PYTHON) for name in texts) else set()
+        for path in records:
+            documents = list(islice(Reading([File(path, path.name)], text_field, wanted), GLANCE))
+            rows = [_rows_of(document) for document in documents]
+            found |= {kind for row in rows for kind in row or ()}
+            if not rows or (None in rows and CHATS not in found):
+                return None
         return frozenset(found)
     except (UserError, OSError, ValueError):
-        return frozenset()  # the stage will say what is wrong with it
+        return None  # the stage will say what is wrong with it
+
+
+def _rows_of(document: Document) -> frozenset[str] | None:
+    """Kinds of rows a document gives; None: its neighbours may be Python, it isn't."""
+    if document.rows is not None:
+        return frozenset(document.rows)
+    if document.path.endswith(PYTHON):
+        return frozenset({CHATS})
+    return frozenset() if document.path.rpartition("#")[2].isdecimal() else None  # a number: no column of paths
 
 
 @lru_cache(maxsize=16)
