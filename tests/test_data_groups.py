@@ -162,6 +162,18 @@ def test_chats_of_their_own_source(tmp_path: Path) -> None:
         stage(empty, tmp_path / "texts", params, write(tmp_path / "t.jsonl", [{"text": prompt(i)} for i in range(9)]))
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_held_out_records_are_marked_where_finetuning_learns_such(tmp_path: Path, own: bool) -> None:
+    """Of data.source, when there are no other rows to learn from; of text never."""
+    path = write(tmp_path / "a.jsonl", [{"prompt": prompt(i), "completion": "x"} for i in range(30)])
+    other = write(tmp_path / "b.jsonl", [{"prompt": prompt(i), "completion": "y"} for i in range(40, 60)])
+    made = PARAMS.model_copy(update={"instructions": str(other)}) if own else PARAMS
+    out, _ = stage(tmp_path, path, made, other if own else None)
+    held = [json.loads(line) for line in (out / "heldout.jsonl").read_text().splitlines()]
+    assert held
+    assert {row.get("record", False) for row in held} == {not own}
+
+
 def test_the_shipped_questions_hold(tmp_path: Path) -> None:
     """Every row is a chat and a prompt with its answer, and a session run anew, by itself, shows that answer."""
     Doctests().make(tmp_path)

@@ -69,7 +69,13 @@ def run(
     write_json(out / "manifest.json", _manifest(corpus, spill, dropped, shared) | listed)
     spill.remove()
     rows = finetuning.counts(kept, len(moved), job)
-    return {**_counts(corpus, sizes), **rows, **metrics, **overlap, **_floors("".join(kept.heldout).encode())}
+    return {
+        **_counts(corpus, sizes),
+        **rows,
+        **metrics,
+        **overlap,
+        **_floors("".join(row["text"] for row in kept.heldout).encode()),
+    }
 
 
 def _shards(
@@ -87,7 +93,7 @@ def _write_heldout(kept: Kept, out: Path) -> None:
         raise UserError(
             "the held-out text is empty", "raise evaluate.max_bytes or data.test_fraction, or add documents"
         )
-    write_jsonl(out / "heldout.jsonl", ({"text": text} for text in kept.heldout))
+    write_jsonl(out / "heldout.jsonl", kept.heldout)
 
 
 def _rows(

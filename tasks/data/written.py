@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tasks.data.documents import SPLITS, Document
 from tasks.data.formats.format import Row
@@ -31,7 +32,8 @@ class Kept:
     """The first bytes of the test split, and the first rows of every kind and split.
 
     Attributes:
-        heldout: texts, together at most `max_bytes`; the last is cut at a character.
+        heldout: rows with a text each, together at most `max_bytes`, the last cut at a character; "record": finetuning learns
+            from others like it.
         rows: by kind and split.
         why: (kind, reason) -> rows left out.
         left_out: path, kind and reason of the first of them.
@@ -40,7 +42,7 @@ class Kept:
 
     def __init__(self, max_bytes: int, max_instructions: int) -> None:
         self.left = max_bytes
-        self.heldout: list[str] = []
+        self.heldout: list[dict[str, Any]] = []
         self.rows: dict[str, dict[str, list[Taken]]] = {kind: {name: [] for name in SPLITS} for kind in KINDS}
         self.limits = {name: max_instructions if name == "train" else max(1, max_instructions // 20) for name in SPLITS}
         self.why: Counter[tuple[str, str]] = Counter()
@@ -49,16 +51,16 @@ class Kept:
 
     def watch(self, split: str, document: Document) -> None:
         """Take text and rows."""
-        self.hold(split, document)
+        self.hold(split, document, learned=document.rows is not None)
         self.take(split, document)
 
-    def hold(self, split: str, document: Document) -> None:
-        """Take the text of a test document, as long as there is room."""
+    def hold(self, split: str, document: Document, learned: bool = False) -> None:
+        """Take the text of a test document, as long as there is room; `learned`: finetuning learns from such records."""
         if split == "test" and self.left > 0:
             content = document.text.encode()[: self.left]
             text = content.decode(errors="ignore")
             if text:
-                self.heldout.append(text)
+                self.heldout.append({"text": text} | ({"record": True} if learned else {}))
             self.left -= len(content)
 
     def take(self, split: str, document: Document) -> None:

@@ -15,7 +15,7 @@ from tasks.core.measure import Metrics, Value, counted, measured, missing
 from tasks.evaluate import SCORE, Evaluate, harness
 from tasks.evaluate.harness import Result
 from tasks.evaluate.samples import write_samples
-from tasks.evaluate.text import read_texts, score
+from tasks.evaluate.text import learned_share, read_texts, score
 from tasks.models.device import computable
 from tasks.models.load import check_context, load_model, load_tokenizer, weight_bytes
 
@@ -65,7 +65,7 @@ def judge(folder: Path, data: Path, params: Evaluate, job: Job, before: Path | N
         "evaluation_seconds": measured(seconds),
         "model_bytes": counted(weight_bytes(folder)),
         **figures(quality.tasks),
-        **({} if before is None else _changed(quality, judged(before, data, params, job))),
+        **({} if before is None else _changed(quality, judged(before, data, params, job), learned_share(data))),
     }
 
 
@@ -100,11 +100,20 @@ def _value(result: Result) -> Value:
     return missing(result.note) if result.value is None else measured(result.value, result.note)
 
 
-def _changed(after: Quality, before: Quality) -> Metrics:
-    forgotten = after.bits_per_byte - before.bits_per_byte
+def _changed(after: Quality, before: Quality, learned: float) -> Metrics:
+    """What was gained and forgotten, where a share of the held-out text is of the records that were learned from."""
+    forgotten, note = (
+        after.bits_per_byte - before.bits_per_byte,
+        "bits_per_byte - bits_per_byte_before; below 0: gained",
+    )
+    if learned:
+        note += (
+            f"; {learned:.0%} of the held-out text are records like those finetuning learns from, and on them it gains: "
+            "data.source of general text, and these in data.instructions, would tell what is forgotten"
+        )
     return {
         "bits_per_byte_before": measured(before.bits_per_byte, f"{before.bytes} held-out bytes"),
-        "forgetting_bits_per_byte": measured(forgotten, "bits_per_byte - bits_per_byte_before; below 0: gained"),
+        "forgetting_bits_per_byte": measured(forgotten, note),
         **figures(before.tasks, "_before"),
     }
 

@@ -50,6 +50,14 @@ def read_texts(data: Path) -> list[str]:
         return [json.loads(line)["text"] for line in file]
 
 
+def learned_share(data: Path) -> float:
+    """Share of the held-out bytes that are records like those finetuning learns from, 0 to 1."""
+    with (data / "heldout.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    sizes = [(len(row["text"].encode()), row.get("record", False)) for row in rows]
+    return sum(size for size, record in sizes if record) / sum(size for size, _ in sizes)
+
+
 def windows(tokenizer: Any, texts: list[str], context_length: int) -> list[list[int]]:
     """Token windows of at most `context_length` + 1 ids that score every token of every text exactly once.
 
