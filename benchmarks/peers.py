@@ -71,16 +71,17 @@ def llm_analysis_decode(config: Config, position: int, peaks: Peaks, weight_byte
 def _attention_flops(config: Config, batch: int, length: int) -> float:
     width = config["hidden_size"]
     groups = config["num_attention_heads"] / config["num_key_value_heads"]
-    return batch * length * width * (4.0 * width + 4.0 * width / groups + 4.0 * length)
+    return float(batch * length * width * (4.0 * width + 4.0 * width / groups + 4.0 * length))
 
 
 def _mlp_flops(config: Config, batch: int, length: int) -> float:
-    return 6.0 * batch * length * config["hidden_size"] * config["intermediate_size"]
+    return float(6.0 * batch * length * config["hidden_size"] * config["intermediate_size"])
 
 
 def _forward_flops(config: Config, batch: int, length: int) -> float:
     layer = _attention_flops(config, batch, length) + _mlp_flops(config, batch, length)
-    return config["num_hidden_layers"] * layer + 2.0 * batch * length * config["hidden_size"] * config["vocab_size"]
+    head = 2.0 * batch * length * config["hidden_size"] * config["vocab_size"]
+    return float(config["num_hidden_layers"] * layer + head)
 
 
 def _forward_seconds(
