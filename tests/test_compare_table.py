@@ -14,6 +14,7 @@ from flows.compare import page, published, record, table, text
 from flows.compare.points import Point
 from tasks.core.errors import UserError
 from tasks.core.measure import counted, measured
+from tasks.ledger.vocabulary import VOCABULARY
 from tasks.params import Params
 from tests.balanced_html import parsed
 from tests.toy_ledger import runs as runs_of
@@ -85,6 +86,27 @@ def test_higher_is_better_where_the_vocabulary_says_so() -> None:
     made = table.made("compress", "steps", better, "greedy_agreement")
     assert [row.point.name for row in made.rows] == ["high", "low"]
     assert made.best("greedy_agreement") == ["high"]
+
+
+def test_every_column_is_a_metric() -> None:
+    """A name that isn't in the vocabulary would silently never be shown; forgetting and every task's score are."""
+    assert {*table.ORDER, *table.SCORES, *table.COSTS, *table.QUALITY, *text.SHORT} <= set(VOCABULARY)
+    assert set(text.SHORT) | set(table.COSTS) <= set(table.ORDER)
+    figures = {
+        "a": {"forgetting_bits_per_byte": measured(0.5), "task_score/chats/rouge_l": measured(0.25)},
+        "b": {"task_loss/chats/nll": measured(1.5), "task_score_before/chats/rouge_l": measured(0.125)},
+    }
+    found = [
+        record.done(Point(name, {}, Params()), {"metrics": {"validation_loss": measured(1.0)} | more}, [], True)
+        for name, more in figures.items()
+    ]
+    made = table.made("finetune", "steps", found)
+    expected = ["forgetting_bits_per_byte", "task_loss/chats/nll", "task_score/chats/rouge_l"]
+    assert made.columns == ["validation_loss", *expected]
+    assert "forgetting" in text.terminal(made).splitlines()[0]
+    assert "Task score (chats/rouge_l)" in text.markdown(made)
+    chosen = table.made("finetune", "steps", found, "task_score/chats/rouge_l")
+    assert chosen.columns == ["task_score/chats/rouge_l", *expected[:2]]
 
 
 def test_a_quality_nobody_has_is_refused() -> None:

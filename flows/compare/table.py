@@ -25,9 +25,12 @@ COSTS = {
 ORDER = (
     "trainable_parameters", "optimizer_bytes", "activation_bytes", "peak_memory_bytes",
     "peak_device_memory_bytes", "adapter_bytes", "delivery_bytes",
-    "model_bytes", "flops", "training_seconds", "wall_seconds", "energy_joules", "dollars", "bits_per_byte", "forgetting",
+    "model_bytes", "flops", "training_seconds", "wall_seconds", "energy_joules", "dollars", "bits_per_byte",
+    "forgetting_bits_per_byte",
 )  # fmt: skip
 """The columns behind quality, where any point has a figure."""
+SCORES = ("task_score", "task_loss")
+"""Behind those, every task's figure that any point has: `task_score/<task>/<metric>`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def made(stage: str, how: str, outcomes: list[Outcome], quality: str | None = No
         judged = sorted(name for name in known if lookup(name).resource == "quality" and lookup(name).better)
         raise UserError(f"--quality {quality}: no contender was judged by it", f"there are: {', '.join(judged)}")
     rows = sorted(done, key=lambda one: rank(one, chosen))
-    columns = [chosen, *(name for name in ORDER if name in known and name != chosen)]
+    scores = sorted(name for name in known if name.partition("/")[0] in SCORES)
+    columns = [chosen, *(name for name in (*ORDER, *scores) if name in known and name != chosen)]
     fronts = {cost: front(rows, cost, chosen) for cost in COSTS if cost in known}
     return Table(stage, how, chosen, rows, [one for one in outcomes if one not in done], columns, fronts)
 

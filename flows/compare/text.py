@@ -20,7 +20,7 @@ SHORT = {
     "wall_seconds": "time",
     "energy_joules": "energy",
     "dollars": "money",
-    "forgetting": "forgetting",
+    "forgetting_bits_per_byte": "forgetting",
 }
 """The columns that fit a terminal, and their headings there."""
 
