@@ -56,11 +56,13 @@ def run(preset: str | None, assignments: tuple[str, ...]) -> None:
     _enter_project()
     from flows import edit, repro, servers
     from flows.environment import use_prefect
+    from tasks.params import load
 
     if preset or assignments:
         with repro.alone():  # the stages of a run that is going on read params.yaml too
             said = edit.apply(preset, assignments)
         click.echo("\n".join(said))
+    load()  # a mistake in the file is said before anything is started
     server = servers.start("prefect")
     use_prefect(server.url)
     from httpx import TransportError

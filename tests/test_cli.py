@@ -64,6 +64,18 @@ def test_a_bad_edit_changes_nothing(bare: Path, arguments: list[str], words: str
     assert not (bare / "work" / "prefect").exists()
 
 
+def test_a_mistake_in_the_file_is_said_before_anything_starts(bare: Path) -> None:
+    """params.yaml edited by hand: the mistake itself is said, and no server has been started for it."""
+    before = (bare / "params.yaml").read_text()
+    (bare / "params.yaml").write_text(before.replace('method: "lora"', 'method: "lorra"'))
+    done = toy.leanlm(bare, "run")
+    (bare / "params.yaml").write_text(before)
+    assert done.returncode == 2
+    assert "finetune: method 'lorra' is not one of lora, " in done.stderr
+    assert "restore it" not in done.stderr
+    assert not (bare / "work" / "servers.json").exists()
+
+
 def test_techniques() -> None:
     """Every technique and every parameter is listed with its description; one stage alone on request."""
     text = toy.leanlm(toy.REPOSITORY, "techniques").stdout
