@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from flows.terminated import Terminated
+
 GRACE_SECONDS = 10.0
 
 
@@ -38,8 +40,9 @@ def run(command: list[str], log: Path, note: Path, environment: Mapping[str, str
         try:
             note.write_text(json.dumps([process.pid, psutil.Process(process.pid).create_time()]), encoding="utf-8")
             return process.wait()
-        except KeyboardInterrupt:
-            if sys.stdin.isatty():  # the terminal has told the child as well: let it put its things away
+        except KeyboardInterrupt as error:
+            # after Ctrl-C the terminal has told the child as well: let it put its things away
+            if sys.stdin.isatty() and not isinstance(error, Terminated):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE_SECONDS)
             raise

@@ -7,16 +7,17 @@ from typing import Any
 
 import click
 
-from flows import planning
+from flows import planning, terminated
 from flows.compare import command as comparison
 from tasks.core.errors import UserError
 
 
 class Door(click.Group):
-    """Shows a user's mistake as a sentence, without a traceback, and ends with its exit code; 130 after Ctrl-C."""
+    """Shows a user's mistake as a sentence, without a traceback, and ends with its exit code; 130 after Ctrl-C or SIGTERM."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        terminated.heed()
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -66,6 +67,7 @@ def run(preset: str | None, assignments: tuple[str, ...]) -> None:
     server = servers.start("prefect")
     use_prefect(server.url)
     from httpx import TransportError
+    from prefect.events.worker import EventsWorker
 
     from flows.lifecycle import lifecycle
 
@@ -74,6 +76,8 @@ def run(preset: str | None, assignments: tuple[str, ...]) -> None:
     except TransportError:
         hint = f"run again: finished stages and checkpoints are kept (its log: {server.log})"
         raise UserError(f"{server.url}: Prefect's server went away", hint) from None
+    finally:
+        EventsWorker.drain_all(timeout=5)  # left to the end of the interpreter, it fails there, and says so
 
 
 @main.command()

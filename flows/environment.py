@@ -43,7 +43,11 @@ def enter_project() -> None:
 def use_prefect(url: str) -> str:
     """Name the Prefect server to use, and return its API's address. Its console log is kept off the terminal."""
     api = f"{url}/api"
-    os.environ.update(PREFECT_API_URL=api, PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="CRITICAL")
+    os.environ.update(
+        PREFECT_API_URL=api,
+        PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="CRITICAL",
+        PREFECT_LOGGING_INTERNAL_LEVEL="CRITICAL",  # its services complain of an interrupted run on another way
+    )
     return api
 
 

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from flows import child
 from tasks.core.schema import Choice
 from tasks.params import STAGES, Params, render
 from tests import flow, toy
@@ -102,6 +104,40 @@ def test_a_bad_schedule(bare: Path) -> None:
     zone = toy.leanlm(bare, "schedule", "--cron", "0 3 * * *", "--timezone", "Mars")
     assert zone.returncode == 2
     assert "'Mars'" in zone.stderr
+
+
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_sigterm_ends_the_child_at_once(tmp_path: Path, on_terminal: bool) -> None:
+    """SIGTERM to a command with a child, e.g. `compare`: words, exit code 130, no child and no note of one is left.
+
+    On a terminal, too, only the parent has been told: the child isn't waited for, as it is after Ctrl-C.
+    """
+    code = (
+        "import sys; from pathlib import Path; from flows import child, cli;"
+        'says = \'import time; open("up", "w").close(); time.sleep(600)\';'
+        "cli.main.add_command(cli.click.Command('hang', callback=lambda: "
+        "child.run([sys.executable, '-c', says], Path('log'), Path('note'), {}))); cli.main(['hang'])"
+    )
+    reader, writer = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=toy.ENVIRONMENT,
+        stdin=writer if on_terminal else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    flow.awaited((tmp_path / "up").exists)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    seconds, (_, said) = flow.timed(process.communicate)
+    os.close(reader)
+    os.close(writer)
+    assert (process.returncode, said) == (130, "stopped; what was done so far is kept\n")
+    assert seconds < child.GRACE_SECONDS
+    assert children
+    assert not any(child.is_alive(each.pid, each.create_time()) for each in children)
+    assert not (tmp_path / "note").exists()
 
 
 def test_a_terminal_stays_one(tmp_path: Path) -> None:

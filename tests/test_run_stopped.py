@@ -45,16 +45,18 @@ def test_a_crashed_and_a_killed_stage(lifecycle: Path) -> None:
     assert flow.computed(toy.leanlm(lifecycle, "run")) == []
 
 
-def test_interrupted(lifecycle: Path) -> None:
-    """Ctrl-C: the stage ends, exit code 130, no traceback of ours; DVC is left tidy."""
-    toy.set_params(lifecycle, {"compress.int8.llm_int8_threshold": 4.5})
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(lifecycle: Path, told: signal.Signals) -> None:
+    """Ctrl-C or SIGTERM: the stage ends, exit code 130, in words, nothing of Prefect's own; DVC is left tidy."""
+    toy.set_params(lifecycle, {"compress.int8.llm_int8_threshold": 4.5 + told})
     process = flow.start_and_hang(lifecycle, "compress")
     children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(told)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped; what was done so far is kept" in said
     assert "Traceback" not in said
+    assert "EventsWorker" not in said
     assert not any(child.is_alive(each.pid, each.create_time()) for each in children)
     assert flow.computed(toy.leanlm(lifecycle, "run"))[0] == "compress"
 
