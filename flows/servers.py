@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from tasks.core.errors import UserError
 
 HOST = "127.0.0.1"
 START_SECONDS = 180.0
+LOCK_SECONDS = START_SECONDS + 30
+"""How long to wait for a command that is starting or stopping a server."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,8 @@ def start(name: str, port: int | None = None) -> Server:
     """
     server = find(name)
     if server is None or (port is not None and port != server.port):
-        from filelock import FileLock
-
         WORK.mkdir(exist_ok=True)
-        with FileLock(WORK / "servers.lock", timeout=START_SECONDS + 30):
+        with _alone():
             server = find(name)  # another process may have started it while this one waited
             if server is None:
                 _stop_silent(name)
@@ -95,17 +98,40 @@ def find(name: str) -> Server | None:
 
 
 def stop_all() -> dict[str, Server]:
-    """Stop every server this project started, whole process trees; returns those that were running."""
-    from filelock import FileLock
+    """Stop every server this project started, whole process trees; returns those that were running.
 
+    Raises:
+        UserError: another command doesn't come to an end with them.
+    """
     if not (WORK / "servers.json").exists():
         return {}
-    with FileLock(WORK / "servers.lock", timeout=START_SECONDS + 30):
+    with _alone():
         running = {name: server for name, server in _recorded().items() if child.is_alive(server.pid, server.created)}
         for server in running.values():
             child.stop(server.pid)
         (WORK / "servers.json").unlink(missing_ok=True)
     return running
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One command at a time starts or stops servers.
+
+    Raises:
+        UserError: another one has been at it for too long.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(WORK / "servers.lock")
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        said = f"another command has been starting or stopping servers in this folder for {LOCK_SECONDS:.0f} s"
+        raise UserError(said, "wait until it has ended, or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _stop_silent(name: str) -> None:
@@ -116,8 +142,8 @@ def _stop_silent(name: str) -> None:
 
 
 def _launch(name: str, kind: Kind, port: int) -> Server:
-    if not _is_free(port):
-        raise UserError(f"port {port}: taken by another program", "choose another, or none: then a free one is taken")
+    if obstacle := _obstacle(port):
+        raise UserError(f"port {port}: {obstacle}", "choose another, or none: then a free one is taken")
     log = WORK / "logs" / f"{name}-server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     Path("mlruns").mkdir(exist_ok=True)
@@ -161,18 +187,21 @@ def _healthy(url: str) -> bool:
         return False
 
 
-def _is_free(port: int) -> bool:
+def _obstacle(port: int) -> str:
+    """Why a server can't listen at `port`, "" where it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
+        except PermissionError:
+            return "not permitted to this user, as ports below 1024 usually are"
+        except OSError as error:
+            return "taken by another program" if error.errno == errno.EADDRINUSE else str(error.strerror or error)
+    return ""
 
 
 def _free_port(usual: int) -> int:
-    if _is_free(usual):
+    if not _obstacle(usual):
         return usual
     with socket.socket() as probe:
         probe.bind((HOST, 0))

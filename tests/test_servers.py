@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from flows import child, servers
 from flows.servers import Kind
@@ -101,6 +103,30 @@ def test_ports() -> None:
     assert server.port == port
     with pytest.raises(UserError, match="`leanlm down` stops it"):
         servers.start("mlflow", free_port())
+
+
+@pytest.mark.usefixtures("project")
+def test_a_port_that_is_not_permitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port the system keeps for itself isn't called taken."""
+
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", denied)
+    with pytest.raises(UserError, match="port 80: not permitted"):
+        servers.start("mlflow", 80)
+
+
+def test_another_command_that_does_not_end(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits in vain for another command is told what it waited for, and what to do."""
+    monkeypatch.setattr(servers, "LOCK_SECONDS", 0.2)
+    (project / "work").mkdir()
+    (project / "work" / "servers.json").write_text("{}")
+    with FileLock(project / "work" / "servers.lock"):
+        for command in (servers.stop_all, lambda: servers.start("mlflow")):
+            with pytest.raises(UserError, match="another command has been starting or stopping servers") as error:
+                command()
+            assert "wait until it has ended" in error.value.hint
 
 
 @pytest.mark.usefixtures("project")
