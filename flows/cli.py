@@ -107,26 +107,29 @@ def hardware(force: bool, list_: bool) -> None:
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
-    default=10.0,
-    show_default=True,
-    help="Train at most that long.",
+    help="Train at most that long.  [default: 10]",
 )
 @click.option("--flops", type=click.FloatRange(min=0, min_open=True), help="A budget in FLOPs instead.")
 @click.option("--points", is_flag=True, help="Train nothing: show the ladder that is kept.")
-def scale(minutes: float, flops: float | None, points: bool) -> None:
+def scale(minutes: float | None, flops: float | None, points: bool) -> None:
     """Train a ladder of small models, fit loss to size and text, and say what to expect of the planned one."""
     _enter_project()
     from flows import repro
     from flows import scale as page
     from tasks.scaling import law
 
+    budgets = [name for name, value in (("--minutes", minutes), ("--flops", flops)) if value is not None]
+    if points and budgets:
+        raise UserError(f"--points trains nothing, so {' and '.join(budgets)} has no effect", "give one of the two")
+    if len(budgets) > 1:
+        raise UserError("--minutes and --flops: found both; a ladder has one budget", "give one of the two")
     if points:
         record = law.read()
         if record is None:
             raise UserError(f"{law.PATH}: no ladder has been trained yet", "`leanlm scale` trains one")
     else:
         with repro.alone():
-            record = page.scale(minutes, flops)
+            record = page.scale(10.0 if minutes is None else minutes, flops)
     click.echo("\n".join([page.table(record), "", *page.said(record)]))
 
 

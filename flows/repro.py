@@ -14,7 +14,8 @@ from flows.environment import WORK
 from tasks.core.errors import UserError
 
 RUNNING = WORK / "running.json"
-GOES_ON = "run again: it goes on from the last checkpoint"
+TRAININGS = ("pretrain", "finetune")
+"""The stages that keep checkpoints; the others begin anew."""
 _DVC_SAYS = re.compile(
     r"(\x1b\[\d+m)*ERROR(\x1b\[\d+m)*: .*exited with|Running stage|Stage '|> |(Updating|Generating) lock"
 )
@@ -46,7 +47,7 @@ def alone() -> Iterator[None]:
     try:
         if child.stop_orphan(RUNNING):
             sys.stderr.write(
-                "a killed run had left its stage at work; it is stopped, and goes on from its checkpoint\n"
+                "a killed run had left its stage at work; it is stopped; a training goes on from its checkpoint\n"
             )
         yield
     finally:
@@ -80,11 +81,25 @@ def _failure(stage: str, code: int, log: Path, error: Path) -> StageFailed:
     code = int(exits[-1]) if exits else code
     killed = -code if code < 0 else code - 128 if code > 128 else 0
     if killed in set(signal.Signals):
-        name = signal.Signals(killed).name
-        memory = " (often for want of memory)" if killed == signal.SIGKILL else ""
-        return StageFailed(f"{stage}: ended by {name}{memory}", GOES_ON)
+        return StageFailed(f"{stage}: ended by {signal.Signals(killed).name}", _after(stage, killed))
     if error.exists():
         return StageFailed(f"{stage}: {error.read_text(encoding='utf-8').strip()}", code=code)
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     own = [line for line in lines if not _DVC_SAYS.match(line)] or lines or ["failed without a word"]
     return StageFailed(f"{stage}: {own[-1]}", f"all it said: {log}", code)
+
+
+def _after(stage: str, killed: int) -> str:
+    """What to do after a signal. The system sends SIGKILL, without a word, to whom it takes memory from."""
+    from tasks.ledger import budget
+
+    again = (
+        "it goes on from the last checkpoint"
+        if stage in TRAININGS
+        else f"finished stages are kept, {stage} begins anew"
+    )
+    if killed != signal.SIGKILL:
+        return f"run again: {again}"
+    return (
+        f"if nobody did it by hand, memory ran out: lower {budget.LESS_MEMORY.get(stage, stage)}\n  run again: {again}"
+    )

@@ -13,8 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from flows import child
+from flows import child, repro
 from tasks.core.schema import Choice
+from tasks.ledger import budget
 from tasks.params import STAGES, Params, render
 from tests import flow, toy
 
@@ -76,6 +77,33 @@ def test_a_mistake_in_the_file_is_said_before_anything_starts(bare: Path) -> Non
     assert "finetune: method 'lorra' is not one of lora, " in done.stderr
     assert "restore it" not in done.stderr
     assert not (bare / "work" / "servers.json").exists()
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_only_what_has_checkpoints_is_said_to_go_on(stage: str, tmp_path: Path) -> None:
+    """After a signal: what goes on or begins anew; after SIGKILL also what would take less memory."""
+    log = tmp_path / "log"
+    for code, memory in ((-9, True), (137, True), (-15, False)):
+        log.write_text(f"failed to run: python -m tasks {stage}, exited with {code}")
+        said = str(repro._failure(stage, 1, log, tmp_path / "none"))
+        assert ("goes on from the last checkpoint" in said) == (stage in ("pretrain", "finetune"))
+        assert ("begins anew" in said) == (stage not in ("pretrain", "finetune"))
+        assert (budget.LESS_MEMORY[stage] in said) == memory
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--points", "--minutes", "3"], "--points trains nothing, so --minutes has no effect"),
+        (["--points", "--flops", "1e12"], "--points trains nothing, so --flops has no effect"),
+        (["--minutes", "10", "--flops", "1e12"], "--minutes and --flops: found both"),
+    ],
+)
+def test_a_ladder_has_one_budget(bare: Path, options: list[str], words: str) -> None:
+    """An option that would be ignored is refused."""
+    done = toy.leanlm(bare, "scale", *options)
+    assert done.returncode == 2
+    assert words in done.stderr
 
 
 def test_techniques() -> None:
