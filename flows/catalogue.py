@@ -17,15 +17,14 @@ _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "m
 def text(stage: str | None = None) -> str:
     """The blocks of params.yaml (or one of them) in full."""
     values = Params()
-    blocks = [name for name in Params.model_fields if isinstance(getattr(values, name), Section)]
-    names = [_known(stage)] if stage else blocks
+    names = [_known(stage)] if stage else _blocks()
     return "\n\n".join("\n".join(_block(name, name, getattr(values, name), 0)) for name in names)
 
 
 def markdown(stage: str | None = None) -> str:
     """The table of techniques for the README."""
     rows = ["| stage | technique | what it does | parameters |", "|---|---|---|---|"]
-    for name in [_known(stage)] if stage else STAGES:
+    for name in [_with_techniques(stage)] if stage else STAGES:
         for path, section in _techniques(name, getattr(Params(), name)):
             words = re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", _first_line(section))
             parameters = ", ".join(f"`{key}`" for key in type(section).model_fields)
@@ -33,9 +32,24 @@ def markdown(stage: str | None = None) -> str:
     return "\n".join(rows)
 
 
+def _blocks() -> list[str]:
+    """The blocks of params.yaml: the stages, and what they share."""
+    values = Params()
+    return [name for name in Params.model_fields if isinstance(getattr(values, name), Section)]
+
+
 def _known(stage: str) -> str:
-    if stage not in Params.model_fields or not isinstance(getattr(Params(), stage), Section):
-        raise UserError(f"{stage}: no such stage", f"stages: {', '.join(STAGES)}")
+    if stage not in _blocks():
+        shared = ", ".join(name for name in _blocks() if name not in STAGES)
+        raise UserError(f"{stage}: no such stage", f"stages: {', '.join(STAGES)}; what they share: {shared}")
+    return stage
+
+
+def _with_techniques(stage: str) -> str:
+    if not any(_techniques(_known(stage), getattr(Params(), stage))):
+        some = [name for name in _blocks() if any(_techniques(name, getattr(Params(), name)))]
+        hint = f"those of {', '.join(some)} are; `leanlm techniques {stage}` lists its parameters"
+        raise UserError(f"--markdown {stage}: it has no techniques to put into a table", hint)
     return stage
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ def apply(preset: str | None, assignments: Sequence[str]) -> list[str]:
         return []
     said = [f"{PATH}: {preset or ''}{' with ' if preset and assignments else ''}{', '.join(assignments)}"]
     if old and (preset or old != render(load())):
-        kept = WORK / "params" / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}.yaml"
+        kept = _unused(WORK / "params", time.strftime("%Y-%m-%dT%H-%M-%S"))
         _write(kept, old)
         said.append(f"{kept}: the {PATH} that was here")
     _write(PATH, text)
@@ -66,6 +67,15 @@ def assignment(text: str) -> tuple[str, Any]:
         return name.strip(), YAML(typ="safe").load(value)
     except YAMLError as error:
         raise UserError(f"-S {text}: {value!r} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _unused(folder: Path, name: str) -> Path:
+    """A file of that name, numbered where an edit within the same second has taken it."""
+    return next(
+        path
+        for number in itertools.count(1)
+        if not (path := folder / f"{name}{f'-{number}' if number > 1 else ''}.yaml").exists()
+    )
 
 
 def _write(path: Path, text: str) -> None:

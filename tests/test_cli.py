@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flows import child, repro
+from flows import child, edit, repro
 from tasks.core.schema import Choice
 from tasks.ledger import budget
 from tasks.params import STAGES, Params, render
@@ -122,6 +122,11 @@ def test_techniques() -> None:
     unknown = toy.leanlm(toy.REPOSITORY, "techniques", "finetunes")
     assert unknown.returncode == 2
     assert "stages: data, design" in unknown.stderr
+    assert "what they share: evaluate, budget, prices" in unknown.stderr
+    assert "evaluate.batch_size" in toy.leanlm(toy.REPOSITORY, "techniques", "evaluate").stdout
+    empty = toy.leanlm(toy.REPOSITORY, "techniques", "--markdown", "evaluate")
+    assert (empty.returncode, empty.stdout) == (2, "")
+    assert "it has no techniques" in empty.stderr
 
 
 def test_a_bad_schedule(bare: Path) -> None:
@@ -186,6 +191,21 @@ def test_a_terminal_stays_one(tmp_path: Path) -> None:
     assert not (tmp_path / "note").exists()
     piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **options)
     assert (piped.returncode, piped.stderr) == (7, "False\n")
+
+
+def test_two_edits_within_a_second_are_both_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was in params.yaml before an edit is kept, however quickly the next one follows."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flows.edit.time.strftime", lambda _: "now")
+    toy.set_params(tmp_path, {})
+    before = []
+    for seed in (2, 3, 4):
+        text = (tmp_path / "params.yaml").read_text().replace("seed: ", f"# by hand, before {seed}\nseed: ")
+        (tmp_path / "params.yaml").write_text(text)
+        before.append(text)
+        edit.apply(None, [f"seed={seed}"])
+    kept = [(tmp_path / "work" / "params" / f"now{number}.yaml").read_text() for number in ("", "-2", "-3")]
+    assert kept == before
 
 
 def test_an_edit_is_stable() -> None:
