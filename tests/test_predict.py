@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from tasks.core.errors import UserError
 from tasks.core.files import read_yaml
 from tasks.core.schema import validate
 from tasks.ledger.machine import Machine
 from tasks.ledger.predict import STAGES, plan
-from tasks.ledger.predict.subject import bytes_per_token
+from tasks.ledger.predict.subject import bytes_per_token, config_for
 from tasks.ledger.report import to_json
 from tasks.params import Params, flatten, override
 from tests.models import MACHINE
@@ -115,6 +116,24 @@ def test_what_cannot_be_known_yet_is_null_with_the_reason() -> None:
             assert named in metrics["wall_seconds"].note
 
 
+def test_a_model_whose_config_says_too_little_is_refused_in_words(tmp_path: Path) -> None:
+    """A vocabulary that is nested, a config that is a list, a model not fetched yet: what is wrong, and what to do."""
+    config = tmp_path / "config.json"
+    given = {"design__method": "existing", "data__tokenizer__method": "pretrained", "pretrain__init": str(tmp_path)}
+    config.write_text('{"model_type": "llama", "text_config": {"vocab_size": 5}}')
+    with pytest.raises(UserError, match="its config has no 'vocab_size'"):
+        config_for(params(**given))
+    config.write_text("[1, 2]")
+    with pytest.raises(UserError, match="expected an object, found list") as listed:
+        config_for(params(**given))
+    assert "save it again" in listed.value.hint
+    descriptor = tmp_path / "model.yaml"
+    descriptor.write_text("model: {repo_id: some/model}")
+    with pytest.raises(UserError, match="not fetched yet") as missing:
+        config_for(params(**given | {"pretrain__init": str(descriptor)}))
+    assert "`leanlm run` fetches it" in missing.value.hint
+
+
 def test_the_text_is_counted_before_it_is_read(tmp_path: Path) -> None:
     """Bytes of the files there are; fewer documents, less text."""
     for number in range(10):
@@ -136,6 +155,7 @@ def test_a_larger_vocabulary_packs_more_text_into_a_token() -> None:
 EVERY_PRESET = """
 import sys
 from pathlib import Path
+from tasks.core.errors import UserError
 from tasks.core.files import read_yaml
 from tasks.core.schema import validate
 from tasks.ledger.machine import Machine

@@ -210,7 +210,7 @@ def test_damaged_extras_are_named_and_do_no_harm() -> None:
 @pytest.mark.usefixtures("folder")
 def test_empty_ledger_is_the_users_to_mend() -> None:
     """Without any report there is nothing to write, and the error says what to do."""
-    with pytest.raises(UserError, match="nothing to report yet: run `leanlm run`"):
+    with pytest.raises(UserError, match="reports/: no stage has written a report yet\n  `leanlm run`"):
         page.write()
     assert not (report.FOLDER / "report.html").exists()
 

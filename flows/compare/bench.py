@@ -52,7 +52,10 @@ class Bench:
         repro.bring_up(self.stage, invocation, self.folder)
         found = report.read(self.stage, point.params.prices, self.folder)
         if found is None:
-            raise UserError(f"{self.stage}: wrote no report")
+            raise UserError(
+                f"{self.folder / report.path(self.stage)}: {self.stage} ended well and wrote no report",
+                f"look at what `cmd` of {self.stage} is in dvc.yaml; all it said: {WORK}/logs/{self.stage}.log",
+            )
         return found
 
     def history(self) -> list[history.Row]:
@@ -93,7 +96,9 @@ def _config() -> str:
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
     if done.returncode != 0 or not done.stdout.strip():
-        raise UserError(f"DVC cannot tell its cache: {done.stderr.strip()}")
+        raise UserError(
+            f".dvc/config: DVC cannot tell its cache: {done.stderr.strip()}", "`dvc cache dir` shows it; mend the file"
+        )
     cache = Path(done.stdout.strip()).absolute()
     lines = ["[core]", "no_scm = true", "analytics = false", "check_update = false", "[cache]", f"dir = {cache}"]
     return "\n".join([*lines, "type = hardlink,reflink,copy", ""])

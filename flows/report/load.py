@@ -104,7 +104,7 @@ def read() -> Lifecycle:
     params = load()
     reports = {stage: found for stage in STAGES if (found := _report(stage, params)) is not None}
     if not reports:
-        raise UserError("nothing to report yet: run `leanlm run`")
+        raise UserError(f"{report.FOLDER}/: no stage has written a report yet", "`leanlm run` runs them")
     damaged: list[str] = []
     histories = {stage: rows for stage in reports if (rows := _history(stage, damaged))}
     references: dict[str, str] = {}

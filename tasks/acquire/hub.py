@@ -63,7 +63,10 @@ class Model(Maker):
         )
         shutil.copytree(folder, out, dirs_exist_ok=True)
         if not any(out.glob("*.safetensors")):
-            raise UserError(f"model '{self.repo_id}': the repository holds no safetensors")
+            raise UserError(
+                f"model '{self.repo_id}': the repository holds no safetensors at revision {self.revision}",
+                "name a repo_id or revision that does; pickled weights are not read",
+            )
 
 
 def _reach(what: str, fetch: Callable[[], T]) -> T:

@@ -45,7 +45,10 @@ class Package(Maker):
         path = self.path()
         found = hashlib.file_digest(path.open("rb"), "sha256").hexdigest() if self.sha256 else None
         if found != self.sha256:
-            raise UserError(f"{self.name}: {self.file} has sha256 {found}, expected {self.sha256}")
+            raise UserError(
+                f"{path}: sha256 {found}, expected {self.sha256}",
+                f"install the version of {self.name} the file is meant to come from, or write its sha256 into the .yaml",
+            )
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         folder = str(path.parent)

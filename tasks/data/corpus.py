@@ -86,7 +86,10 @@ def survey(
 
 def _refuse_too_few(found: int, files: Files, source: Path, name: str) -> None:
     if not found and files.unreadable:
-        raise UserError(f"{name} '{source}': nothing could be read: {'; '.join(files.unreadable[:3])}")
+        raise UserError(
+            f"{name} '{source}': nothing could be read: {'; '.join(files.unreadable[:3])}",
+            "mend or replace these files, or name another source",
+        )
     if found < len(SPLITS):
         raise UserError(
             f"{name} '{source}': found {found} document(s); train, validation and test need one each",

@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.core.errors import UserError
 
+THERE = "name a file, a folder with at least one file that is read, or a .yaml such as data/stdlib.yaml"
 SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".parquet")
 RECORDS = (".jsonl", ".parquet", ".json", ".csv")
 """Files of records."""
@@ -48,9 +49,9 @@ def inspect(source: Path, name: str = "data.source") -> Files:
     """
     found = Files()
     if not source.exists():
-        raise UserError(f"{name} '{source}': no such file or folder")
+        raise UserError(f"{name} '{source}': no such file or folder", THERE)
     if not (paths := readable(source)):
-        raise UserError(f"{name} '{source}': no {' '.join(SUFFIXES + ALONE)} file in this folder")
+        raise UserError(f"{name} '{source}': no {' '.join(SUFFIXES + ALONE)} file in this folder", THERE)
     for path in paths:
         below = path.relative_to(source).as_posix() if source.is_dir() else path.name
         below = below.encode("utf-8", "replace").decode()

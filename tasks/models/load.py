@@ -16,6 +16,8 @@ from tasks.models import Config, positions
 from tasks.models.adapter import ADAPTER, is_unmerged, with_adapter
 from tasks.models.notices import drop_notices_of_missing_kernels
 
+AGAIN = "below artifacts: remove the folder and run again; a model of your own: save it again with save_pretrained"
+
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
@@ -29,9 +31,12 @@ def read_config(folder: Path) -> Config:
         path = folder / name
         if path.exists():
             try:
-                return dict(json.loads(path.read_text(encoding="utf-8"), object_hook=_infinite))
+                found = json.loads(path.read_text(encoding="utf-8"), object_hook=_infinite)
             except ValueError as error:
-                raise UserError(f"{path}: not valid JSON ({error})") from None
+                raise UserError(f"{path}: not valid JSON ({error})", AGAIN) from None
+            if not isinstance(found, dict):
+                raise UserError(f"{path}: expected an object, found {type(found).__name__}", AGAIN)
+            return found
     raise UserError(
         f"{folder}: no model there (neither config.json nor blueprint.json)",
         "name a folder as transformers' save_pretrained writes it, or a .yaml such as data/smollm2.yaml",
@@ -102,7 +107,8 @@ def load_model(folder: Path, dtype: str = "auto") -> Any:
         )
     if info["missing_keys"] or info["mismatched_keys"]:
         names = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
-        raise UserError(f"{folder}: the weights don't fit config.json: {', '.join(names[:3])} ({len(names)} in all)")
+        said = f"{folder}: the weights don't fit config.json: {', '.join(names[:3])} ({len(names)} in all)"
+        raise UserError(said, AGAIN)
     make_ternary(model, config)
     if getattr(model, "hf_quantizer", None) is None:
         model.to(best_device())
@@ -223,7 +229,7 @@ def friendly_errors(folder: Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "alloc" in str(error).lower():
             raise
-        raise UserError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}", AGAIN) from error
 
 
 @contextmanager

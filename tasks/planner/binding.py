@@ -74,7 +74,10 @@ def refuse(field: Field, constraints: Constraints, shapes: Sequence[Shape]) -> N
     """
     reasons = "; ".join(f"{reason} ({count} candidates)" for reason, count in field.left_out.items())
     if not shapes:
-        raise UserError(f"no candidate can be carried through the lifecycle: {reasons}")
+        raise UserError(
+            f"no candidate can be carried through the lifecycle: {reasons}",
+            "change in params.yaml what the reasons name; `leanlm techniques` lists what is allowed",
+        )
     _known(constraints.limits, shapes)
     if any(limit.figure == "bits_per_byte" for limit in constraints.limits):
         shapes = field.shapes(constraints, FAR)

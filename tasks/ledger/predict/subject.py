@@ -15,7 +15,7 @@ from tasks.core.errors import UserError
 from tasks.ledger.machine import Machine
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.packaged import packaged_config
-from tasks.ledger.predict.text import Text, source_text
+from tasks.ledger.predict.text import FETCHED, Text, source_text
 from tasks.models import Config
 from tasks.models.load import read_config
 from tasks.params import Params
@@ -154,8 +154,8 @@ def _model(params: Params) -> tuple[Config, int, Config | None]:
     """Config, tokens of the vocabulary, and the config of the model that is there already, if one is needed."""
     tokenizer, init = params.data.tokenizer, Path(params.pretrain.init)
     existing = config_of(init) if params.design.method == "existing" or tokenizer.method == "pretrained" else None
-    vocab = tokenizer.train.vocab_size if tokenizer.method == "train" else int((existing or {})["vocab_size"])
     try:
+        vocab = tokenizer.train.vocab_size if tokenizer.method == "train" else int((existing or {})["vocab_size"])
         config = (
             (existing or {}) if params.design.method == "existing" else params.design.technique.blueprint(vocab, init)
         )
@@ -187,5 +187,5 @@ def config_of(model: Path, name: str = "pretrain.init") -> Config:
     if isinstance(maker, Package):
         return packaged_config(maker.path())
     if maker is not None:
-        raise UserError(f"{name} '{model}': not fetched yet, so its shape is not known")
+        raise UserError(f"{name} '{model}': not fetched yet, so its shape is not known", FETCHED)
     return read_config(folder)

@@ -15,6 +15,8 @@ from tasks.data.documents import PIECE
 from tasks.data.files import ALONE, RECORDS, SUFFIXES, readable
 from tasks.ledger.predict import constants
 
+FETCHED = "`leanlm run` fetches it when the first stage that reads it runs"
+
 
 @dataclass(frozen=True)
 class Text:
@@ -48,7 +50,10 @@ def source_text(source: Path) -> Text:
         return sum((_text(path, alone=len(files) == 1) for path in files), Text(0, 0))
     if is_descriptor(source) and isinstance(describe(source), Stdlib):
         return _stdlib_text()
-    raise UserError(f"data.source '{source}': not there yet, so its size is not known")
+    hint = (
+        FETCHED if is_descriptor(source) else "name a file or folder that is there, or a .yaml such as data/stdlib.yaml"
+    )
+    raise UserError(f"data.source '{source}': not there yet, so its size is not known", hint)
 
 
 def acquiring_seconds(*sources: Path) -> float:
