@@ -115,7 +115,7 @@ def predicted(parameters: int, way: str) -> float:
         trained=count(config),
         dtype="bfloat16" if pure else "float32",
         checkpoints=0,
-        state=optimizer.state_bytes(shapes),
+        state=optimizer.rounded_state_bytes(shapes) if pure else optimizer.state_bytes(shapes),
         gradients=optimizer.gradient_bytes(shapes),
         saved=count(config),
         head=True,

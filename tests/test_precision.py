@@ -9,15 +9,19 @@ from typing import Any
 import pytest
 
 from tasks.core.errors import Diverged, UserError
+from tasks.core.schema import validate
+from tasks.design.llama import Llama
+from tasks.ledger.predict import plan
 from tasks.models.device import native_fp8, products, resolve_precision
 from tasks.models.load import new_model
+from tasks.params import Params, override
 from tasks.training.batch import Batch
 from tasks.training.gradient import Gradient
 from tasks.training.graph import Graph
 from tasks.training.loop import Loop
 from tasks.training.precision import FIRST_SCALE, GROW_AFTER, LossScale, rounded
 from tasks.training.world import World
-from tests.models import config, job
+from tests.models import MACHINE, config, job
 from tests.test_training import batch, settings
 
 
@@ -51,6 +55,25 @@ def test_pure_bf16_takes_eight_bytes_per_parameter(tmp_path: Path) -> None:
     assert not any(p.equal(old) for p, old in zip(after, before, strict=True) if p.dim() > 1)
     size = sum(p.numel() for p in after)
     assert metrics["optimizer_bytes"].value == 4 * size + 4 * len(after)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16_pure"])
+def test_what_a_precision_keeps_is_predicted(tmp_path: Path, precision: str) -> None:
+    """The bytes of optimizer state and checkpoint that a real run of the same model leaves, within a thousandth."""
+    sizes = {f"design.llama.{name}": size for name, size in config().items() if name in Llama.model_fields}
+    asked = {"data.tokenizer.train.vocab_size": config()["vocab_size"], "pretrain.precision": precision}
+    asked |= {"data.source": str(Path(__file__).parents[1] / "data" / "stdlib.yaml")}
+    params = validate(Params, override(Params().model_dump(mode="json"), sizes | asked))
+    predicted = plan(params, MACHINE)["pretrain"]
+    made = loop(tmp_path, precision=precision, steps=3, checkpoint_every=3)
+    state = float(made.run()["optimizer_bytes"].value or 0)
+    assert predicted["optimizer_bytes"].value == pytest.approx(state, rel=1e-3)
+    weights = sum(p.numel() * p.element_size() for _, p in made.graph.trained())
+    assert predicted["checkpoint_bytes"].value == pytest.approx(weights + state, rel=1e-3)
+    (kept,) = tmp_path.glob("**/checkpoint-00000003")
+    files = sum(file.stat().st_size for file in kept.rglob("*") if file.is_file())
+    assert files == pytest.approx(predicted["checkpoint_bytes"].value, rel=0.1)
 
 
 @pytest.mark.slow

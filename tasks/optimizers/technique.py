@@ -65,6 +65,15 @@ class OptimizerTechnique(Technique):
         """Bytes of its state after the first step, for float32 parameters of these shapes, in the model's order."""
         raise NotImplementedError
 
+    def rounded_state_bytes(self, shapes: Iterable[Shape]) -> int:
+        """The same where it is stepped tensor by tensor and rounded: what has its tensor's shape is bfloat16.
+
+        The rest, such as a step per tensor, is smaller than a tensor and stays float32.
+        """
+        found = list(shapes)
+        alike = sum(self.state_bytes([shape]) // (4 * prod(shape)) * prod(shape) for shape in found)
+        return self.state_bytes(found) - 2 * alike
+
 
 class AdamLike(OptimizerTechnique):
     """What keeps Adam's two moments in some form."""

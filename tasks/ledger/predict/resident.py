@@ -71,8 +71,8 @@ def memory_parts(about: Subject, steps: Steps, weights: float) -> Parts:
     wasted = holes * (kept + forward)
     copies = 0 if steps.pure else weight_copy_bytes(about.config, element)
     passing = copies + logits + wasted + shapes + forward
-    share = 0.5 if steps.pure else 1.0  # gradients and moments in bfloat16
-    return Parts(weights, share * (steps.gradients + steps.state), ways, kept, passing)
+    gradients = steps.gradients / 2 if steps.pure else steps.gradients
+    return Parts(weights, gradients + steps.state, ways, kept, passing)
 
 
 def chunk_of_logits(vocab: int, labelled: float) -> float:

@@ -22,7 +22,7 @@ class Steps:
         dtype: of the matrix products.
         checkpoints: how often trained weights and optimizer state are written.
         state: bytes of the optimizer's state.
-        gradients: bytes of the gradients that live at once.
+        gradients: bytes of the gradients that live at once, were they float32.
         saved: parameters that are trained at some time, which a checkpoint holds.
         head: whether the output layer is trained.
         backward: whether anything is computed backward.

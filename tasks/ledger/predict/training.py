@@ -9,7 +9,7 @@ from math import prod
 from tasks import accounting
 from tasks.core.measure import Metrics, modelled
 from tasks.ledger.predict import constants
-from tasks.ledger.predict.chats import batches
+from tasks.ledger.predict.chats import Batches, batches
 from tasks.ledger.predict.communication import communication
 from tasks.ledger.predict.cost import Cost, disk, traffic, work
 from tasks.ledger.predict.loss import expected_loss
@@ -36,6 +36,7 @@ def pretrain(about: Subject) -> Metrics:
     params, extra = about.params.pretrain, beside(about)
     size = accounting.parameters(about.config)
     optimizer, shapes = params.optimizer.technique, [*accounting.parameter_shapes(about.config), *extra.shapes]
+    pure = params.precision == "bf16_pure"
     steps = Steps(
         count=params.steps,
         tokens=params.batch_size * params.context_length,
@@ -46,14 +47,14 @@ def pretrain(about: Subject) -> Metrics:
         trained=size + extra.parameters,
         dtype=about.precision(params.precision),
         checkpoints=params.steps // params.checkpoint_every,
-        state=optimizer.state_bytes(shapes),
+        state=optimizer.rounded_state_bytes(shapes) if pure else optimizer.state_bytes(shapes),
         gradients=optimizer.gradient_bytes(shapes),
         saved=size + extra.parameters,
         head=True,
         backward=not optimizer.zeroth_order,
         parts=params.gradient_accumulation_steps,
         checkpointing=params.gradient_checkpointing,
-        pure=params.precision == "bf16_pure",
+        pure=pure,
     )
     held = min(VALIDATION_SEQUENCES * params.context_length, about.validation_tokens)
     validations = params.steps // params.eval_every + 1 if params.steps else 0
@@ -80,19 +81,32 @@ def finetune(about: Subject) -> Metrics:
     """Training on chats, of an adapter or of every weight; one evaluation of the result."""
     params, technique = about.params.finetune, about.params.finetune.technique
     made = batches(about)
-    shapes = technique.trained_shapes(about.config)
-    trained, optimizer = sum(map(prod, shapes)), params.optimizer.technique
-    layers = technique.adapted_layers(about.config)
-    flops = made.mean(lambda length: _tuning_flops(about, length, made.labelled))
-    flops += technique.flops_per_pass(about.config) * params.gradient_accumulation_steps / made.tokens
-    if params.gradient_checkpointing == "full":
-        flops += made.mean(_body(about, 2 * trained * technique.frozen))
-    steps = Steps(
+    steps = _tuning(about, made)
+    held = (2 + params.steps // params.eval_every) * made.held if params.steps else 0
+    base = technique.base_bytes(about.config, about.stored, about.machine.native_bf16)
+    extra = preferring(about, steps, base)
+    extra = replace(extra, held=extra.held + technique.beside_bytes(about.config))
+    metrics = _trained(about, "finetune", steps, held, base, extra)
+    after = replace(about, config=technique.config_after(about.config)) if params.steps else about
+    size = accounting.parameters(after.config)
+    metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(after)}
+    if about.weight_bytes > size * about.stored:
+        metrics["model_bytes"] = modelled(about.weight_bytes, f"parameters x {about.stored} bytes, and the adapter")
+    metrics["flops"] = replace(metrics["flops"], note=f"{metrics['flops'].note}; lengths of batches: {made.note}")
+    return metrics | _adapter(about)
+
+
+def _tuning(about: Subject, made: Batches) -> Steps:
+    """The steps of a finetuning, of batches as they are `made`."""
+    params, technique = about.params.finetune, about.params.finetune.technique
+    shapes, optimizer = technique.trained_shapes(about.config), params.optimizer.technique
+    trained, layers = sum(map(prod, shapes)), technique.adapted_layers(about.config)
+    return Steps(
         count=params.steps,
         tokens=made.tokens,
         context=max(1, round(made.row)),
         labelled=made.labelled,
-        flops=flops,
+        flops=_tuning_flops(about, made, trained),
         elements=sum(
             constants.LORA_ELEMENTS_IN * layer.inputs + constants.LORA_ELEMENTS_OUT * layer.outputs for layer in layers
         ),
@@ -111,18 +125,6 @@ def finetune(about: Subject) -> Metrics:
         parts=params.gradient_accumulation_steps,
         checkpointing=params.gradient_checkpointing,
     )
-    held = (2 + params.steps // params.eval_every) * made.held if params.steps else 0
-    base = technique.base_bytes(about.config, about.stored, about.machine.native_bf16)
-    extra = preferring(about, steps, base)
-    extra = replace(extra, held=extra.held + technique.beside_bytes(about.config))
-    metrics = _trained(about, "finetune", steps, held, base, extra)
-    after = replace(about, config=technique.config_after(about.config)) if params.steps else about
-    size = accounting.parameters(after.config)
-    metrics |= {"parameters": modelled(size, "exact, from the config"), **_kept(after)}
-    if about.weight_bytes > size * about.stored:
-        metrics["model_bytes"] = modelled(about.weight_bytes, f"parameters x {about.stored} bytes, and the adapter")
-    metrics["flops"] = replace(metrics["flops"], note=f"{metrics['flops'].note}; lengths of batches: {made.note}")
-    return metrics | _adapter(about)
 
 
 def _adapter(about: Subject) -> Metrics:
@@ -136,7 +138,17 @@ def _adapter(about: Subject) -> Metrics:
     }
 
 
-def _tuning_flops(about: Subject, length: int, labelled: float) -> float:
+def _tuning_flops(about: Subject, made: Batches, trained: int) -> float:
+    """Of a token, on average over the steps; what is computed once a pass and again for checkpointing included."""
+    params, technique = about.params.finetune, about.params.finetune.technique
+    flops: float = made.mean(lambda length: _row_flops(about, length, made.labelled))
+    flops += technique.flops_per_pass(about.config) * params.gradient_accumulation_steps / made.tokens
+    if params.gradient_checkpointing == "full":
+        flops += made.mean(_body(about, 2 * trained * technique.frozen))
+    return flops
+
+
+def _row_flops(about: Subject, length: int, labelled: float) -> float:
     """Of a token of a row of `length`, on average over the steps."""
     params, technique = about.params.finetune, about.params.finetune.technique
     objective = params.objective.technique
@@ -160,7 +172,7 @@ def _kept(about: Subject) -> Metrics:
 
 
 def _checkpoint(steps: Steps) -> int:
-    return 4 * steps.saved + steps.state
+    return (2 if steps.pure else 4) * steps.saved + steps.state
 
 
 def _trained(
@@ -190,7 +202,8 @@ def _trained(
             "trainable_parameters": modelled(steps.trained, "exact, from the config"),
             "optimizer_bytes": modelled(steps.state, "the optimizer's state, from the shapes of what is trained"),
             "checkpoint_bytes": modelled(
-                _checkpoint(steps), "everything trained at some time, float32, and optimizer state"
+                _checkpoint(steps),
+                f"everything trained at some time, {'bfloat16' if steps.pure else 'float32'}, and optimizer state",
             ),
             **{f"activation_bytes/{way}": modelled(kept, KEPT[way]) for way, kept in parts.ways.items()},
             "training_seconds": modelled(training.wall, "products at the GEMM rate + elements at the bandwidth"),
