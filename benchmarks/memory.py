@@ -17,6 +17,7 @@ from tasks.core.process import prepare
 from tasks.models.device import native_bf16
 
 BATCH, CONTEXT, VOCAB, STEPS = 16, 256, 4096, 3
+WRITTEN = "nothing, a checkpoint after every step"
 WAYS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "selective checkpointing": {"gradient_checkpointing": "selective"},
@@ -28,6 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "adafactor": {"optimizer": "adafactor"},
     "apollo": {"optimizer": "apollo"},
     "lomo": {"optimizer": "lomo"},
+    WRITTEN: {},
     "lomo, full checkpointing": {"optimizer": "lomo", "gradient_checkpointing": "full"},
 }
 """What is done to save memory -> settings of the loop; optimizers by name, adamw if none."""
@@ -82,6 +84,10 @@ def child(parameters: int, way: str) -> None:
             loop.gradient.compute(Batch.of(rows(step)))
             loop.optimizer.step()
             loop.optimizer.zero_grad(set_to_none=True)
+            if way == WRITTEN:
+                loop.progress.step += 1
+                loop.keeper.save(loop.progress)
+        loop.keeper.wait()
     print(own_peak_bytes() - before)
 
 
@@ -125,7 +131,8 @@ def predicted(parameters: int, way: str) -> float:
     )
     about = Subject(Params(), Machine(), 1, 1, 1, VOCAB, 3.0, 3.0, config, 4)
     parts = memory_parts(about, steps, (2 if pure else 4) * count(config))
-    return parts.weights + parts.trained + parts.step
+    copied = (2 if pure else 4) * steps.saved + steps.state if way == WRITTEN else 0
+    return parts.weights + parts.trained + parts.step + copied
 
 
 def row(parameters: int, way: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 from tasks.accounting.memory import activation_bytes, head_gradient_bytes, weight_copy_bytes
 from tasks.core.schema import validate
 from tasks.design import Design
+from tasks.ledger.predict import plan
+from tasks.params import Params, override
 from tests import models
+from tests.models import MACHINE
 
 TOLERANCE = {
     "llama": 0.03,
@@ -95,3 +99,20 @@ def test_autocast_copies_every_matrix_once() -> None:
     assert weight_copy_bytes(config, 2) == 2 * inside
     assert head_gradient_bytes(config) == 4 * 64 * 400
     assert weight_copy_bytes(config) == 0
+
+
+def test_a_checkpoint_that_is_still_being_written_takes_memory() -> None:
+    """On a slow disk the copy is there beside the next step; a quick one has it written before that needs the most."""
+    values = override(Params().model_dump(mode="json"), {"pretrain.checkpoint_every": 10})
+
+    def asked(disk: float, **changes: Any) -> tuple[float, float]:
+        params = validate(Params, override(values, changes))
+        found = plan(params, replace(MACHINE, disk_bytes_per_second=disk))["pretrain"]
+        peak, copy = found["peak_memory_bytes"].value, found["checkpoint_bytes"].value
+        assert peak is not None
+        assert copy is not None
+        return peak, copy
+
+    (slow, copy), (quick, _) = asked(1e6), asked(1e12)
+    assert slow - quick == copy > 0
+    assert asked(1e6, **{"pretrain.checkpoint_every": 10**6})[0] == quick

@@ -28,6 +28,7 @@ class Parts:
         ways: what autograd keeps, by way of gradient checkpointing.
         activations: the same in the way that is chosen.
         passing: copies of weights, logits and their gradients, what the allocator can't use again.
+        copied: weights and optimizer state of a checkpoint, while a thread writes them beside the next step.
     """
 
     weights: float
@@ -35,6 +36,7 @@ class Parts:
     ways: dict[str, int]
     activations: int
     passing: float
+    copied: float = 0.0
 
     @property
     def step(self) -> float:
@@ -88,6 +90,6 @@ def peak(about: Subject, parts: Parts, kept: float) -> float:
         parts: of the training.
         kept: bytes of the weights that are evaluated.
     """
-    training = parts.weights + parts.trained + parts.step
+    training = parts.weights + parts.trained + parts.step + parts.copied
     evaluation = kept + max(constants.RETAINED * parts.step, scoring_memory(about)) + tasks_memory(about)
     return max(training, evaluation)

@@ -175,6 +175,21 @@ def _checkpoint(steps: Steps) -> int:
     return (2 if steps.pure else 4) * steps.saved + steps.state
 
 
+def _copied(about: Subject, steps: Steps, seconds: float) -> float:
+    """Bytes of a checkpoint's copy that are still there when the next step needs the most; 0 where they are written by then.
+
+    Args:
+        about: the lifecycle.
+        steps: of the training.
+        seconds: of all steps.
+    """
+    copy = _checkpoint(steps)
+    if not steps.checkpoints or steps.count == 1:
+        return 0
+    forward = seconds / steps.count / constants.BACKWARD
+    return copy if disk(about.machine, copy).wall > forward else 0
+
+
 def _trained(
     about: Subject, stage: str, steps: Steps, validated: float, base_bytes: int, extra: Beside = NOTHING
 ) -> Metrics:
@@ -192,7 +207,7 @@ def _trained(
     )
     cost = training + validation + evaluation + files
     parts = memory_parts(about, steps, base_bytes + 4 * extra.parameters + extra.held)
-    parts = replace(parts, passing=parts.passing + extra.passing)
+    parts = replace(parts, passing=parts.passing + extra.passing, copied=_copied(about, steps, training.wall))
     memory = peak(about, parts, judged.bytes)
     counted = f"{steps.count} steps x {steps.tokens:g} tokens x {steps.flops:.4g} FLOP{f'; {extra.note}' if extra.note else ''}; evaluation not counted"
     metrics = cost.metrics(stage, about.machine, memory, note)
