@@ -29,7 +29,9 @@ def data(about: Subject) -> Metrics:
     seconds = {
         "raw inputs": acquiring_seconds(*map(Path, inputs)),
         "tokenizer": learned / constants.BPE_BYTES_PER_SECOND,
+        "ids": about.raw_bytes / about.bytes_per_token / constants.IDS_PER_SECOND,
         "chats": seconds_of_rows,
+        "contamination": about.raw_bytes / constants.SEARCHED_BYTES_PER_SECOND if params.contamination_ngram else 0.0,
         "compressors": about.params.evaluate.max_bytes / constants.XZ_BYTES_PER_SECOND,
     }
     encoding = Cost(cores=about.raw_bytes / constants.ENCODE_BYTES_PER_SECOND / about.machine.cores)
