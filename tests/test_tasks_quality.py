@@ -21,7 +21,8 @@ from tasks.ledger.predict.text import Text
 from tasks.ledger.vocabulary import lookup
 from tasks.models.load import load_model, load_tokenizer, new_model, save_model
 from tasks.params import Params
-from tests.models import MACHINE, TEXTS, config, job, tokenizer
+from tests.models import MACHINE, TEXTS, adapted, config, job, tokenizer
+from tests.test_finetune_left_padding import APART, stirred
 
 PARAMS = Evaluate(
     context_length=64,
@@ -118,10 +119,13 @@ def test_bits_per_byte_are_what_they_are_without_tasks(place: Path) -> None:
     judge(place / "pretrain", place / "data", PARAMS, job(place))
 
 
-def test_answers_do_not_hang_on_the_batch(place: Path, tuned: tuple[Path, dict[str, Any]]) -> None:
-    """Questions of different lengths are answered the same alone and together."""
+@pytest.mark.parametrize("method", ["", *APART])
+def test_answers_do_not_hang_on_the_batch(place: Path, tuned: tuple[Path, dict[str, Any]], method: str) -> None:
+    """Questions of different lengths are answered the same alone and together, also by a model under an adapter."""
     folder, data = tuned[0], place / "data"
     model, made = load_model(folder), load_tokenizer(folder)
+    if method:
+        model = stirred(adapted(getattr(Finetune(), method), model)).eval()
     alone, together = (
         harness.run(model, made, data, PARAMS.model_copy(update={"batch_size": size}), job(place)) for size in (1, 4)
     )

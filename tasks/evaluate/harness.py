@@ -19,7 +19,7 @@ from tasks.evaluate import LOCAL, Evaluate
 from tasks.evaluate.answers import METRICS
 from tasks.evaluate.questions import Written, ending, questions, spread, stopping, written
 from tasks.models.load import quiet
-from tasks.models.soft_prompt import free_positions
+from tasks.models.soft_prompt import free_positions, virtual_tokens
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,9 @@ def _harness(model: Any, tokenizer: Any, params: Evaluate, job: Job, **options: 
                 self.done += 1
                 return super()._model_generate(*args, **kwargs)
 
-        # a recurrence that is told of no padding would read it
-        size = 1 if model.config.model_type == "rwkv" else params.batch_size
+        # a recurrence that is told of no padding would read it; virtual tokens are pushed out of a window by it
+        windowed = virtual_tokens(model) and getattr(model.config, "sliding_window", None)
+        size = 1 if windowed or model.config.model_type == "rwkv" else params.batch_size
         return Watched(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=size, **options)
 
 

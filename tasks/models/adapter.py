@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
+from tasks.models.soft_prompt import place_texts
 
 MARK = "unmerged.json"
 ADAPTER = "adapter"
@@ -51,9 +51,9 @@ def with_adapter(model: Any, folder: Path) -> Any:
     from tasks.models import bottleneck
     from tasks.models.load import friendly_errors
 
-    # said at every text that is generated; positions are then counted from the cache, virtual tokens included
-    warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
     with friendly_errors(folder / ADAPTER):
         if bottleneck.is_bottleneck(folder / ADAPTER):
             return bottleneck.load(model, folder / ADAPTER).eval()
-        return PeftModel.from_pretrained(model, folder / ADAPTER).eval()
+        made = PeftModel.from_pretrained(model, folder / ADAPTER).eval()
+    place_texts(made)
+    return made

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from tasks.finetune.technique import FinetuneTechnique, Plan, Shape, Tuning
 from tasks.models import Config
+from tasks.models.soft_prompt import place_texts
 
 
 class PeftTuning(Tuning):
@@ -15,6 +16,7 @@ class PeftTuning(Tuning):
     def __init__(self, model: Any, merges: bool) -> None:
         super().__init__(model)
         self._merges = merges
+        place_texts(model)
 
     def write(self, folder: Path) -> bool:
         """The adapter as peft writes it, the same bytes for the same adapter."""
