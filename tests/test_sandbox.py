@@ -44,6 +44,15 @@ HOSTILE = {
     "passes by saying so": "import os\nfor pipe in range(3, 32):\n    try: os.write(pipe, b'passed' * 100)\n    except OSError: pass",
     "floods the verdict": "import os\nwhile True:\n    for pipe in range(3, 32):\n        try: os.write(pipe, b'x' * 65536)\n        except OSError: pass",
     "native code": "import ctypes\nctypes.CDLL(None).getpid()",
+    "native code of the jail's": "import sys\nsys.modules['__main__'].ctypes.CDLL(None).getpid()",
+    "native classes left behind": "next(c for c in object.__subclasses__() if c.__module__ == '_ctypes').from_address(0)",
+    "starts a program natively": f"import _posixsubprocess\n{RIGHT}",
+    "the same by another name": f"import sys, importlib.util, glob\npath = glob.glob(sys.path[-1] + '/_posixsubprocess*')[0]\nspec = importlib.util.spec_from_file_location('a._posixsubprocess', path)\nimportlib.util.module_from_spec(spec)\n{RIGHT}",
+    "a database": f"import sqlite3\nsqlite3.connect('made')\n{RIGHT}",
+    "shared memory": f"from multiprocessing import shared_memory\nshared_memory.SharedMemory(create=True, size=1)\n{RIGHT}",
+    "another interpreter": f"import _xxsubinterpreters\n{RIGHT}",
+    "a pipe by name": f"import os\nos.mkfifo('made')\n{RIGHT}",
+    "packages": f"import sys\nsys.path += {sys.path!r}\nimport markupsafe._speedups\n{RIGHT}",
     "reads the tests from stdin": "import sys\ndouble = eval(sys.stdin.read())",
 }
 
@@ -137,3 +146,11 @@ def test_nothing_is_left_running() -> None:
     passes(f"import time\n{marker} = 1\ntime.sleep(60)", TEST, elapsed=1)
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert "jail.py" not in running
+
+
+@pytest.mark.parametrize("kernel", GUARDS)
+def test_a_database_is_not_made_outside(tmp_path: Path, kernel: bool) -> None:
+    """Not even by a program that catches the refusal."""
+    code = f"try:\n    import sqlite3\n    sqlite3.connect({str(tmp_path / 'made')!r})\nexcept Exception:\n    pass\n{RIGHT}"
+    assert passes(code, TEST, kernel=kernel).passed
+    assert not [*tmp_path.iterdir()]
