@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import cache
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from typing import Any
 
 from tasks.evaluate import CHATS, CODE, VERIFIABLE
-from tasks.evaluate.sandbox import passes
+from tasks.evaluate.sandbox import Verdict, passes
 
+REASONS = {"AssertionError": "wrong", "time": "out of time", "killed": "killed (memory or time)"}
+"""How a program ended -> in words; other errors have their names."""
+MOST = 6
+"""Ways to end that are told apart."""
 FENCED = re.compile(r"```(?:[Pp]ython|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
@@ -43,9 +48,36 @@ def program(answer: str) -> str:
     return found[1] if found else answer
 
 
-def pass_at_1(answer: str, tests: str) -> float:
-    """Whether the first program a model writes passes its tests (arXiv:2107.03374, k = 1), in `sandbox`."""
-    return float(passes(program(answer), tests).passed)
+def pass_at_1(answer: str, tests: str, verdicts: list[Verdict] | None = None) -> float:
+    """Whether the first program a model writes passes its tests (arXiv:2107.03374, k = 1), in `sandbox`.
+
+    Args:
+        answer: a model's.
+        tests: statements that raise where the program is wrong.
+        verdicts: where how it ended is put down.
+    """
+    found = passes(program(answer), tests)
+    if verdicts is not None:
+        verdicts.append(found)
+    return float(found.passed)
+
+
+def told(verdicts: Iterable[Verdict]) -> str:
+    """How programs ended, the commonest first, and what confined them; "" of none.
+
+    What a program says of itself may be anything: a reason that is no name of an error is not repeated.
+    """
+    ends, guards = Counter[str](), set[str]()
+    for verdict in verdicts:
+        why = verdict.why if verdict.why.isidentifier() else "no verdict"
+        ends["passed" if verdict.passed else REASONS.get(why, why)] += 1
+        guards |= {verdict.guard} - {""}
+    if not ends:
+        return ""
+    shown = dict(ends.most_common(MOST))
+    others = {"other": ends.total() - sum(shown.values())} if len(ends) > MOST else {}
+    said = ", ".join(f"{count} {end}" for end, count in {**shown, **others}.items())
+    return f"{said}; confined by {' and '.join(f'the {guard}' for guard in sorted(guards)) or 'limits alone'}"
 
 
 Metric = Callable[[str, str], float]
@@ -56,3 +88,9 @@ METRICS: dict[str, dict[str, Metric]] = {
     CODE: {"pass_at_1": pass_at_1},
 }
 """Local task -> its metrics: functions of an answer and what it is held against, the reference or the tests."""
+
+
+def measures(task: str, verdicts: list[Verdict]) -> dict[str, Metric]:
+    """Metrics of a local task; how its programs end is put down in `verdicts`."""
+    noted = partial(pass_at_1, verdicts=verdicts)
+    return {name: noted if metric is pass_at_1 else metric for name, metric in METRICS[task].items()}

@@ -15,11 +15,15 @@ from typing import Any
 
 from tasks.core.errors import UserError
 from tasks.core.job import Job
-from tasks.evaluate import LOCAL, Evaluate
-from tasks.evaluate.answers import METRICS
+from tasks.evaluate import CODE, LOCAL, Evaluate
+from tasks.evaluate.answers import METRICS, Metric, measures, told
 from tasks.evaluate.questions import Written, ending, questions, spread, stopping, written
+from tasks.evaluate.sandbox import Verdict
 from tasks.models.load import quiet
 from tasks.models.soft_prompt import free_positions, virtual_tokens
+
+PROGRAM = 128
+"""Tokens below which few programs have their end."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +68,29 @@ def _local(name: str, model: Any, tokenizer: Any, data: Path, params: Evaluate, 
     if not fitting:
         return _nothing(name, f"{len(made)} held-out examples, of which none fits the model's context")
     chosen = spread(fitting, params.task_examples)
+    if name == CODE and tokens < PROGRAM:
+        job.say(f"evaluate.task_tokens: {tokens} tokens cut most programs of the task {CODE} short; it wants 256")
+    verdicts: list[Verdict] = []
     found = _evaluated(
-        _task(name, chosen, tokenizer, tokens), _harness(model, tokenizer, params, job, add_bos_token=False)
+        _task(name, chosen, tokenizer, tokens, measures(name, verdicts)),
+        _harness(model, tokenizer, params, job, add_bos_token=False),
     )
     note = f"{len(chosen)} of {len(made)} held-out examples"
     if len(made) > len(fitting):
         note += f" ({len(made) - len(fitting)} too long for the model)"
-    return _results(
-        name, found["results"][name], dict.fromkeys(METRICS[name], True), f"{note}, {tokens} tokens at most"
-    )
+    note += f", {tokens} tokens at most" + (", which cut programs short" if name == CODE and tokens < PROGRAM else "")
+    if ends := told(verdicts):
+        note += f": {ends}"
+    return _results(name, found["results"][name], dict.fromkeys(METRICS[name], True), note)
 
 
 def _nothing(name: str, why: str) -> list[Result]:
     return [Result(f"{name}/{metric}", None, why) for metric in METRICS[name]]
 
 
-def _task(name: str, chosen: list[Written], tokenizer: Any, tokens: int) -> dict[str, Any]:
+def _task(
+    name: str, chosen: list[Written], tokenizer: Any, tokens: int, measured: Mapping[str, Metric]
+) -> dict[str, Any]:
     """A local task as lm-eval takes it, by name."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
@@ -89,7 +100,7 @@ def _task(name: str, chosen: list[Written], tokenizer: Any, tokens: int) -> dict
     ]
 
     def score(row: Mapping[str, str], said: list[str]) -> dict[str, float]:
-        return {metric: measure(said[0], row["held"]) for metric, measure in METRICS[name].items()}
+        return {metric: measure(said[0], row["held"]) for metric, measure in measured.items()}
 
     config = {
         "task": name,
@@ -98,7 +109,7 @@ def _task(name: str, chosen: list[Written], tokenizer: Any, tokens: int) -> dict
         "doc_to_text": "prompt",
         "doc_to_target": "answer",
         "process_results": score,
-        "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in METRICS[name]],
+        "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in measured],
         "generation_kwargs": {
             "until": stopping(tokenizer),
             "max_gen_toks": tokens,
