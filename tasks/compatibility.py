@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tasks.core.errors import UserError
 from tasks.data import NONE
 from tasks.data.kinds import CHATS
 from tasks.deploy_profile import GGUF_ARCHITECTURES
+from tasks.evaluate import LOCAL
+from tasks.evaluate.catalogue import unknown
 from tasks.finetune.conflicts import conflicts as tuning_conflicts
 from tasks.ledger.predict.rows import MADE, kinds_in
 from tasks.models import Config, experts, positions
@@ -61,7 +64,18 @@ def problems(params: Params, config: Config, *, data: bool = True) -> list[str]:
         *_training(params, config),
         *(_rows(params) if data else ()),
         *_delivery(params, config),
+        *_judged(params),
     ]
+
+
+def _judged(params: Params) -> Iterator[str]:
+    """Names alone: whether a task of the hub can be had is found out by the stages, before they train."""
+    for name in filter(unknown, params.evaluate.tasks):
+        meant = get_close_matches(name, LOCAL, n=1, cutoff=0.7)
+        yield (
+            f"evaluate.tasks: found '{name}', and no task has that name: take {' or '.join(meant or LOCAL)}, or one that "
+            "`lm-eval ls tasks` lists"
+        )
 
 
 def _contexts(params: Params, config: Config) -> Iterator[str]:

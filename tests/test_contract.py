@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,21 @@ def test_keywords_are_the_declared_inputs(stage: str, monkeypatch: pytest.Monkey
     assert names[0] == "params"
     foreign = set(declaration.params) - {stage}
     assert set(names[1:]) == {*declaration.inputs, *foreign, *SHELL}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_how_a_model_is_judged_is_no_part_of_unfinished_work(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another task or context leaves the key as it is; held-out text of another length is other data."""
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.chdir(ROOT)
+
+    def key(**assignments: Any) -> str:
+        return replace(declare(stage, params.override(VALUES, assignments)), inputs={}, code=[]).key()
+
+    judged = {"evaluate.tasks": ["code"], "evaluate.max_bytes": 5, "evaluate.context_length": 7}
+    assert (key(**judged) == key()) == (stage != "data")
+    if stage not in ("data", "design"):
+        assert key(seed=9) != key()
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tasks.core.errors import UserError
 from tasks.evaluate import Evaluate, harness
 from tasks.evaluate.answers import pass_at_1, told
 from tasks.evaluate.judge import judge
 from tasks.evaluate.sandbox import Verdict, passes
 from tasks.models.load import load_model, load_tokenizer, new_model, save_model
+from tasks.params import Params
 from tests.models import TEXTS, config, job, tokenizer
 
 PARAMS = Evaluate(context_length=64, sample_tokens=4, batch_size=4)
@@ -72,3 +76,33 @@ def test_the_figure_of_programs_tells_why(
     assert found.value is not None
     assert "; confined by the " in found.note
     assert ("cut programs short" in found.note) == ("evaluate.task_tokens: " in capsys.readouterr().err) == cut
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", "compress"])
+def test_a_task_that_can_not_be_had_stops_a_stage_before_it_trains(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for first, when nothing has been read or computed; local tasks are no reason to load lm-eval."""
+    nowhere = tmp_path / "nowhere"
+    inputs: dict[str, dict[str, Any]] = {
+        "pretrain": {"data": nowhere, "design": nowhere, "init": nowhere},
+        "finetune": {"data": nowhere, "pretrain": nowhere},
+        "compress": {"data": nowhere, "finetune": nowhere},
+    }
+
+    class Empty:
+        def load(self, names: list[str]) -> None:
+            raise KeyError(names[0])
+
+    monkeypatch.setattr(harness, "_catalogue", Empty)
+    with pytest.raises(UserError, match=r"evaluate\.tasks: 'elsewhere' is no task"):
+        importlib.import_module(f"tasks.{stage}.run").run(
+            getattr(Params(), stage),
+            seed=0,
+            evaluate=PARAMS.model_copy(update={"tasks": ("chats", "elsewhere")}),
+            out=nowhere,
+            job=job(tmp_path),
+            **inputs[stage],
+        )
+    monkeypatch.setattr(harness, "_catalogue", None)
+    harness.prepare(PARAMS.model_copy(update={"tasks": ("chats", "verifiable", "code")}))

@@ -42,8 +42,10 @@ def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune
         job: what the shell lends the stage.
 
     Raises:
-        UserError: damaged weights in `finetune`, or a technique that this model doesn't suit.
+        UserError: damaged weights in `finetune`, a technique that this model doesn't suit, or a task of `evaluate`
+            that can't be had.
     """
+    harness.prepare(evaluate)
     drop_notices_of_missing_kernels()
     read_config(finetune)
     check_weights(finetune)

@@ -43,6 +43,17 @@ class Result:
     rises: bool = True
 
 
+def prepare(params: Evaluate) -> None:
+    """Get every task of `evaluate.tasks` now: what training leads to could not be judged by one that can't be had.
+
+    Raises:
+        UserError: as `run`.
+    """
+    for name in dict.fromkeys(params.tasks):
+        if name not in LOCAL:
+            _loaded(name)
+
+
 def run(model: Any, tokenizer: Any, data: Path, params: Evaluate, job: Job) -> list[Result]:
     """Every task of `evaluate.tasks`, answered greedily by `model`.
 
@@ -122,17 +133,24 @@ def _task(
         return {name: ConfigurableTask(config=config)}
 
 
-def _hub(name: str, model: Any, tokenizer: Any, params: Evaluate, job: Job) -> list[Result]:
+def _loaded(name: str) -> dict[str, Any]:
+    """A task of lm-eval with its data."""
     ours = f"tasks without a network: {', '.join(LOCAL)}; those of lm-eval: `lm-eval ls tasks`"
     try:
         with _hushed():
-            loaded = _catalogue().load([name])
+            loaded: dict[str, Any] = _catalogue().load([name])
     except (KeyError, ValueError, OSError, RuntimeError, ImportError) as error:  # whatever it is made of
         said = " ".join(str(error).split())[:200]
         raise UserError(f"evaluate.tasks: '{name}' is no task, or its data can't be had: {said}", ours) from None
     for task in loaded["tasks"].values():
         if getattr(task, "UNSAFE_CODE", False):
             raise UserError(f"evaluate.tasks: '{name}' runs a model's code outside the sandbox", "take `code` instead")
+    return loaded
+
+
+def _hub(name: str, model: Any, tokenizer: Any, params: Evaluate, job: Job) -> list[Result]:
+    loaded = _loaded(name)
+    for task in loaded["tasks"].values():
         if task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=1234)

@@ -11,7 +11,7 @@ from typing import Any
 from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, counted
-from tasks.evaluate import Evaluate
+from tasks.evaluate import Evaluate, harness
 from tasks.evaluate.judge import judge
 from tasks.finetune import Finetune
 from tasks.finetune.fitting import check, fit, given
@@ -37,8 +37,10 @@ def run(params: Finetune, *, seed: int, evaluate: Evaluate, data: Path, pretrain
     """Adapt the base model and write the merged model at the root of `out`, the adapter (if any) in `out/adapter`.
 
     Raises:
-        UserError: nothing to learn from, no chat template, or technique or objective don't fit the model.
+        UserError: nothing to learn from, no chat template, or technique or objective don't fit the model, or a task of
+            `evaluate` can't be had.
     """
+    harness.prepare(evaluate)
     tokenizer = load_tokenizer(pretrain)
     if params.steps:
         metrics = _train(params, seed, data, pretrain, tokenizer, out, job)

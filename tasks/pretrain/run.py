@@ -7,7 +7,7 @@ from pathlib import Path
 from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, counted
-from tasks.evaluate import Evaluate
+from tasks.evaluate import Evaluate, harness
 from tasks.evaluate.judge import judge
 from tasks.models.load import (
     cast,
@@ -41,9 +41,11 @@ def run(
 
     Raises:
         UserError: `init` isn't the model of the blueprint, `teacher` not one the objective can learn from, the context is
-            longer than either's positions, choices exclude each other (`conflicts`), or workers can't share the work.
+            longer than either's positions, choices exclude each other (`conflicts`), workers can't share the work, or a task
+            of `evaluate` can't be had.
     """
     _refuse(params, evaluate, design)
+    harness.prepare(evaluate)
     tokenizer = load_tokenizer(data / "tokenizer")
     teacher = chosen_teacher(params, evaluate, tokenizer, teacher)
     shared = params.steps and params.parallel.workers > 1
