@@ -9,6 +9,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from flows.cli import main
+from tasks.optimizers import Optimizer
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +25,23 @@ def test_table_of_techniques_is_generated() -> None:
     result = CliRunner().invoke(main, ["techniques", "--markdown"])
     assert result.exit_code == 0, result.output
     assert between("<!-- techniques -->", "<!-- /techniques -->") == result.output.strip()
+
+
+NUMBERS = {number: word for number, word in enumerate("ten eleven twelve thirteen fourteen fifteen sixteen".split(), 10)}
+
+
+def test_the_optimizers_are_counted() -> None:
+    """README and CHANGELOG say as many as the registry has."""
+    word = NUMBERS[len(Optimizer.techniques())]
+    for text in (README, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")):
+        assert re.findall(r"(\w+) optimizers(?:,| \()", text) == [word]
+
+
+def test_every_benchmark_is_named() -> None:
+    """A benchmark, a file of `benchmarks/` that can be run, is in the CHANGELOG."""
+    known = set(re.findall(r"`(?:benchmarks/)?(\w+)(?:\.py)?`", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")))
+    runs = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "def main(" in path.read_text(encoding="utf-8")}
+    assert runs <= known
 
 
 def test_tree_names_what_is_there() -> None:
