@@ -59,7 +59,7 @@ def leanlm_compiled(config: dict[str, Any], tokens: Tokens, precision: str) -> R
 def hf_trainer(config: dict[str, Any], tokens: Tokens, precision: str) -> Rows:
     """`transformers.Trainer` with fused AdamW and its defaults otherwise."""
     from torch.utils.data import SequentialSampler
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import Trainer, TrainerCallback
 
     from tasks.models.load import new_model
 
@@ -79,29 +79,36 @@ def hf_trainer(config: dict[str, Any], tokens: Tokens, precision: str) -> Rows:
             return SequentialSampler(data)
 
     with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            max_steps=len(tokens),
-            per_device_train_batch_size=tokens.shape[1],
-            learning_rate=RATE,
-            lr_scheduler_type="constant",
-            adam_beta1=BETAS[0],
-            adam_beta2=BETAS[1],
-            weight_decay=DECAY,
-            max_grad_norm=CLIP,
-            optim="adamw_torch_fused",
-            bf16=precision == "bf16",
-            logging_steps=1,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            use_cpu=_on_cpu(),
-        )
+        arguments = _arguments(folder, tokens, precision)
         trainer = InOrder(model=new_model(config, 0).train(), args=arguments, train_dataset=data, callbacks=[Clock()])
         trainer.train()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return list(zip(losses, seconds, strict=True))
+
+
+def _arguments(folder: str, tokens: Tokens, precision: str) -> Any:
+    """Of transformers' trainer."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=folder,
+        max_steps=len(tokens),
+        per_device_train_batch_size=tokens.shape[1],
+        learning_rate=RATE,
+        lr_scheduler_type="constant",
+        adam_beta1=BETAS[0],
+        adam_beta2=BETAS[1],
+        weight_decay=DECAY,
+        max_grad_norm=CLIP,
+        optim="adamw_torch_fused",
+        bf16=precision == "bf16",
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        use_cpu=_on_cpu(),
+    )
 
 
 def nanogpt(config: dict[str, Any], tokens: Tokens, precision: str, compiled: bool = False) -> Rows:

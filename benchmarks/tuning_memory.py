@@ -34,43 +34,26 @@ WAYS: dict[str, tuple[str, str]] = {
 
 def child(folder: Path, way: str) -> None:
     """Train, and print bytes above the libraries, seconds of the last step, and losses."""
-    import tempfile
     import time
 
     import psutil
     import torch
 
-    from tasks.core.job import Job
-    from tasks.finetune import Finetune
-    from tasks.finetune.technique import Plan
     from tasks.ledger.meter import own_peak_bytes
     from tasks.models.load import new_model, read_config
-    from tasks.optimizers import Optimizer
     from tasks.training.batch import Batch
     from tasks.training.kernels.prepared import prepared
-    from tasks.training.loop import Loop
     from tasks.training.loss import next_token_loss
-    from tasks.training.schedule import Schedule
-    from tasks.training.settings import Settings
 
     config = read_config(folder)
     ids = torch.zeros(1, 8, dtype=torch.long)
     tiny = {"num_hidden_layers": 1, "vocab_size": 64, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     next_token_loss(new_model(config | tiny, 0), ids, ids).backward()  # what libraries load when they are first used
     before = psutil.Process().memory_info().rss
-    method, optimizer = WAYS[way]
-    technique: Any = Finetune.techniques()[method]()
-    chosen: Any = Optimizer.techniques()[optimizer]()
-    place = Path(tempfile.mkdtemp())
-    base = technique.load(folder)
-    tuning = technique.begin(base, Plan(folder, place, STEPS, 0, chosen))
-    settings = Settings(
-        STEPS, 1e-5, Schedule(warmup_steps=1), 0.0, 1.0, "fp32", 1000, 0, optimizer=tuning.optimizer(chosen)
-    )
-    loop = Loop(tuning.model, rows, settings, Job("memory", place), hooks=tuning)
+    loop, tuning = _loop(folder, way)
     loop.module.train()
     losses, started = [], 0.0
-    with prepared(loop.model, settings):
+    with prepared(loop.model, loop.settings):
         for step in range(STEPS):
             started = time.perf_counter()
             torch.manual_seed(step)
@@ -80,6 +63,29 @@ def child(folder: Path, way: str) -> None:
             loop.optimizer.zero_grad(set_to_none=True)
     peak = own_peak_bytes() - before
     print(json.dumps({"peak": peak, "seconds": time.perf_counter() - started, "losses": losses}))
+
+
+def _loop(folder: Path, way: str) -> tuple[Any, Any]:
+    """The loop of a way, and its technique at work."""
+    import tempfile
+
+    from tasks.core.job import Job
+    from tasks.finetune import Finetune
+    from tasks.finetune.technique import Plan
+    from tasks.optimizers import Optimizer
+    from tasks.training.loop import Loop
+    from tasks.training.schedule import Schedule
+    from tasks.training.settings import Settings
+
+    method, optimizer = WAYS[way]
+    technique: Any = Finetune.techniques()[method]()
+    chosen: Any = Optimizer.techniques()[optimizer]()
+    place = Path(tempfile.mkdtemp())
+    tuning = technique.begin(technique.load(folder), Plan(folder, place, STEPS, 0, chosen))
+    settings = Settings(
+        STEPS, 1e-5, Schedule(warmup_steps=1), 0.0, 1.0, "fp32", 1000, 0, optimizer=tuning.optimizer(chosen)
+    )
+    return Loop(tuning.model, rows, settings, Job("memory", place), hooks=tuning), tuning
 
 
 def rows(step: int) -> tuple[Any, Any]:

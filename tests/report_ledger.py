@@ -16,6 +16,41 @@ NO_METER = "no energy meter readable"
 NO_DEVICE = "no CUDA device"
 
 
+OWN: dict[str, Metrics] = {
+    "data": {
+        "documents": counted(1731), "duplicates_dropped": counted(12), "train_bytes": counted(27_918_233),
+        "bytes_per_token": counted(3.4127, "test split"),
+        "gzip_bits_per_byte": measured(2.0717, "262144 held-out bytes"),
+        "xz_bits_per_byte": measured(1.8125, "262144 held-out bytes"),
+    },
+    "design": {
+        "parameters": counted(5_326_592), "training_flops_per_token": counted(41_811_968, "context of 1024 tokens"),
+        "kv_cache_bytes_per_token": counted(3072), "model_bytes/float32": counted(21_306_368, "weights alone"),
+    },
+    "pretrain": {
+        "parameters": counted(5_326_592), "tokens": counted(2_457_600), "flops": counted(9.13e13), "mfu": measured(0.4312),
+        "training_seconds": measured(371.2), "train_loss": measured(2.4411), "validation_loss": measured(2.5127),
+    },
+    "finetune": {"trainable_parameters": counted(131_072), "adapter_bytes": counted(526_336), "flops": counted(6.4e12)},
+    "compress": {"compression_ratio": counted(2.3905), "label_loyalty": measured(0.9817), "flops": counted(2.1e12)},
+    "deploy_profile": {
+        "time_to_first_token_seconds/transformers": measured(0.0391), "time_to_first_token_seconds/llama_cpp": measured(0.00481),
+        "inter_token_latency_p50_seconds/transformers": measured(0.0112), "inter_token_latency_p50_seconds/llama_cpp": measured(0.000913),
+        "inter_token_latency_p95_seconds/transformers": measured(0.0147), "inter_token_latency_p95_seconds/llama_cpp": measured(0.00118),
+        "inter_token_latency_p99_seconds/transformers": measured(0.0203), "inter_token_latency_p99_seconds/llama_cpp": measured(0.00162),
+        "decode_tokens_per_second/transformers": measured(88.91, "5 repeats, 87.2 to 90.4"),
+        "decode_tokens_per_second/llama_cpp": measured(1052.3, "5 repeats, 1031 to 1071"),
+        "peak_memory_bytes/transformers": measured(612_368_384), "peak_memory_bytes/llama_cpp": measured(71_303_168),
+        "energy_per_token_joules/transformers": missing(NO_METER), "energy_per_token_joules/llama_cpp": missing(NO_METER),
+        "speedup/llama_cpp": measured(11.836), "load_seconds/llama_cpp": measured(0.0312), "flops": counted(1.31e11),
+        "model_bytes/safetensors": counted(8_912_896), "model_bytes/F16": counted(10_730_112),
+        "model_bytes/Q8_0": counted(5_791_872, "written under /home/someone/leanlm/work/out"),
+        "model_bytes/Q4_0": counted(3_401_216), "delivery_bytes": counted(5_791_872),
+    },
+}  # fmt: skip
+"""What each stage has of its own."""
+
+
 def ledger() -> dict[str, Metrics]:
     """Six stages with values of the size they really have."""
     wall = {"data": 21.4, "design": 1.9, "pretrain": 412.6, "finetune": 74.2, "compress": 38.9, "deploy_profile": 66.1}
@@ -35,40 +70,8 @@ def ledger() -> dict[str, Metrics]:
     }
     quality = {"pretrain": 1.9312, "finetune": 1.9644, "compress": 1.9671}
     model = {"pretrain": 21_306_368, "finetune": 21_306_368, "compress": 8_912_896}
-    own: dict[str, Metrics] = {
-        "data": {
-            "documents": counted(1731), "duplicates_dropped": counted(12), "train_bytes": counted(27_918_233),
-            "bytes_per_token": counted(3.4127, "test split"),
-            "gzip_bits_per_byte": measured(2.0717, "262144 held-out bytes"),
-            "xz_bits_per_byte": measured(1.8125, "262144 held-out bytes"),
-        },
-        "design": {
-            "parameters": counted(5_326_592), "training_flops_per_token": counted(41_811_968, "context of 1024 tokens"),
-            "kv_cache_bytes_per_token": counted(3072), "model_bytes/float32": counted(21_306_368, "weights alone"),
-        },
-        "pretrain": {
-            "parameters": counted(5_326_592), "tokens": counted(2_457_600), "flops": counted(9.13e13), "mfu": measured(0.4312),
-            "training_seconds": measured(371.2), "train_loss": measured(2.4411), "validation_loss": measured(2.5127),
-        },
-        "finetune": {"trainable_parameters": counted(131_072), "adapter_bytes": counted(526_336), "flops": counted(6.4e12)},
-        "compress": {"compression_ratio": counted(2.3905), "label_loyalty": measured(0.9817), "flops": counted(2.1e12)},
-        "deploy_profile": {
-            "time_to_first_token_seconds/transformers": measured(0.0391), "time_to_first_token_seconds/llama_cpp": measured(0.00481),
-            "inter_token_latency_p50_seconds/transformers": measured(0.0112), "inter_token_latency_p50_seconds/llama_cpp": measured(0.000913),
-            "inter_token_latency_p95_seconds/transformers": measured(0.0147), "inter_token_latency_p95_seconds/llama_cpp": measured(0.00118),
-            "inter_token_latency_p99_seconds/transformers": measured(0.0203), "inter_token_latency_p99_seconds/llama_cpp": measured(0.00162),
-            "decode_tokens_per_second/transformers": measured(88.91, "5 repeats, 87.2 to 90.4"),
-            "decode_tokens_per_second/llama_cpp": measured(1052.3, "5 repeats, 1031 to 1071"),
-            "peak_memory_bytes/transformers": measured(612_368_384), "peak_memory_bytes/llama_cpp": measured(71_303_168),
-            "energy_per_token_joules/transformers": missing(NO_METER), "energy_per_token_joules/llama_cpp": missing(NO_METER),
-            "speedup/llama_cpp": measured(11.836), "load_seconds/llama_cpp": measured(0.0312), "flops": counted(1.31e11),
-            "model_bytes/safetensors": counted(8_912_896), "model_bytes/F16": counted(10_730_112),
-            "model_bytes/Q8_0": counted(5_791_872, "written under /home/someone/leanlm/work/out"),
-            "model_bytes/Q4_0": counted(3_401_216), "delivery_bytes": counted(5_791_872),
-        },
-    }  # fmt: skip
     after = {s: {"bits_per_byte": measured(quality[s]), "model_bytes": counted(model[s])} for s in quality}
-    return {stage: {**common[stage], **own[stage], **after.get(stage, {})} for stage in STAGES}
+    return {stage: {**common[stage], **OWN[stage], **after.get(stage, {})} for stage in STAGES}
 
 
 def predictions(metrics: Metrics) -> Metrics:

@@ -74,13 +74,8 @@ def counts(done: subprocess.CompletedProcess[str]) -> tuple[int, int, int]:
     return int(found[1]), int(found[2]), int(found[3])
 
 
-@pytest.mark.slow
-def test_a_comparison_from_first_to_last(project: Path) -> None:
-    """Failed, killed, gone on, known; the project is as it was, and `leanlm run` finds what was computed."""
-    wrong = compare(project, "--methods", "lorra")
-    assert wrong.returncode == 2
-    assert not (project / "artifacts").exists()
-
+def kill_at_full(project: Path) -> dict[str, bytes]:
+    """Kill a comparison whose second point is at work; the project as it then is. Meanwhile no other one may begin."""
     killed = subprocess.Popen(
         [sys.executable, "-m", "flows", "compare", "finetune", "--methods", f"lora,full,{NOWHERE}"],
         cwd=project, env={**toy.ENVIRONMENT, "TOY_methods": "full kill"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -98,6 +93,16 @@ def test_a_comparison_from_first_to_last(project: Path) -> None:
         killed.wait()
         if killed.stdout:
             killed.stdout.close()
+    return shared
+
+
+@pytest.mark.slow
+def test_a_comparison_from_first_to_last(project: Path) -> None:
+    """Failed, killed, gone on, known; the project is as it was, and `leanlm run` finds what was computed."""
+    wrong = compare(project, "--methods", "lorra")
+    assert wrong.returncode == 2
+    assert not (project / "artifacts").exists()
+    shared = kill_at_full(project)
 
     failing = compare(project, "--methods", f"lora,full,{NOWHERE}", TOY_methods="full")
     assert failing.returncode == 0, failing.stderr

@@ -27,7 +27,7 @@ def test_table_of_techniques_is_generated() -> None:
     assert between("<!-- techniques -->", "<!-- /techniques -->") == result.output.strip()
 
 
-NUMBERS = {number: word for number, word in enumerate("ten eleven twelve thirteen fourteen fifteen sixteen".split(), 10)}
+NUMBERS = dict(enumerate(("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"), 10))
 
 
 def test_the_optimizers_are_counted() -> None:

@@ -47,10 +47,7 @@ def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune
     """
     harness.prepare(evaluate)
     drop_notices_of_missing_kernels()
-    read_config(finetune)
-    check_weights(finetune)
-    if is_unmerged(finetune):
-        check_weights(finetune / ADAPTER)
+    _check(finetune)
     out.mkdir(parents=True, exist_ok=True)
     job.say(f"applying {params.method}")
     done = params.technique.apply(Workbench(finetune, out, data, seed, job))
@@ -74,6 +71,13 @@ def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune
         "nonzero_parameters": counted(nonzero, "quantized ones as dequantized"),
         "delivery_bytes": counted(delivered, "weights, config and tokenizer, uncompressed"),
     }
+
+
+def _check(finetune: Path) -> None:
+    read_config(finetune)
+    check_weights(finetune)
+    if is_unmerged(finetune):
+        check_weights(finetune / ADAPTER)
 
 
 def _measure(

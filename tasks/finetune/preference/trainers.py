@@ -39,10 +39,22 @@ def built(kind: Any, config: Any, model: Any, given: Given, more: dict[str, Any]
     from datasets import Dataset, disable_progress_bars
     from transformers import PrinterCallback
 
+    disable_progress_bars()
+    more = {"train_dataset": EXAMPLE, "processing_class": copy.deepcopy(given.tokenizer)} | more
+    more["train_dataset"] = Dataset.from_list([more["train_dataset"]])
+    with untouched(model):
+        trainer = kind(model=model, args=config(**_common(given) | fields), **more)
+    _follow(model)
+    trainer.remove_callback(PrinterCallback)
+    trainer.current_gradient_accumulation_steps = 1
+    return trainer
+
+
+def _common(given: Given) -> dict[str, Any]:
+    """What every trainer is told: compute, and nothing of what a loop does."""
     from tasks.models.device import best_device
 
-    disable_progress_bars()
-    common = {
+    return {
         "output_dir": str(given.job.work / "trl"),
         "report_to": "none",
         "use_cpu": best_device() == "cpu",
@@ -56,14 +68,6 @@ def built(kind: Any, config: Any, model: Any, given: Given, more: dict[str, Any]
         "seed": given.seed,
         "disable_dropout": False,  # whoever wants none sets none
     }
-    more = {"train_dataset": EXAMPLE, "processing_class": copy.deepcopy(given.tokenizer)} | more
-    more["train_dataset"] = Dataset.from_list([more["train_dataset"]])
-    with untouched(model):
-        trainer = kind(model=model, args=config(**common | fields), **more)
-    _follow(model)
-    trainer.remove_callback(PrinterCallback)
-    trainer.current_gradient_accumulation_steps = 1
-    return trainer
 
 
 def _follow(model: Any) -> None:
