@@ -92,7 +92,7 @@ def hf_trainer(task: Task) -> Rows:
 
     data = [{"input_ids": e.ids, "attention_mask": [1] * len(e.ids), "labels": _own(e)} for e in task.examples]
 
-    class InOrder(Trainer):
+    class InOrder(Trainer):  # type: ignore[misc]
         def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
             return SequentialSampler(data)
 
@@ -196,7 +196,7 @@ def _on_cpu() -> bool:
 def _clock() -> Any:
     from transformers import TrainerCallback
 
-    class Clock(TrainerCallback):
+    class Clock(TrainerCallback):  # type: ignore[misc]
         """Seconds of every step."""
 
         def __init__(self) -> None:
