@@ -93,13 +93,8 @@ def _after(stage: str, killed: int) -> str:
     """What to do after a signal. The system sends SIGKILL, without a word, to whom it takes memory from."""
     from tasks.ledger import budget
 
-    again = (
-        "it goes on from the last checkpoint"
-        if stage in TRAININGS
-        else f"finished stages are kept, {stage} begins anew"
-    )
+    begins = f"finished stages are kept, {stage} begins anew"
+    again = f"run again: {'it goes on from the last checkpoint' if stage in TRAININGS else begins}"
     if killed != signal.SIGKILL:
-        return f"run again: {again}"
-    return (
-        f"if nobody did it by hand, memory ran out: lower {budget.LESS_MEMORY.get(stage, stage)}\n  run again: {again}"
-    )
+        return again
+    return f"if memory ran out, lower {budget.LESS_MEMORY.get(stage, stage)}\n  {again}"

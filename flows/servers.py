@@ -155,8 +155,8 @@ def _launch(name: str, kind: Kind, port: int) -> Server:
     ]
     # not subprocess: the server is meant to outlive this process, which Popen would complain about
     pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=streams, setsid=True)
-    server = Server(pid, psutil.Process(pid).create_time(), port, f"http://{HOST}:{port}", str(log))
     try:
+        server = Server(pid, psutil.Process(pid).create_time(), port, f"http://{HOST}:{port}", str(log))
         _await(name, server, kind)
     except BaseException:
         child.stop(pid)

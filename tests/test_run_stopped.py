@@ -40,7 +40,7 @@ def test_a_crashed_and_a_killed_stage(lifecycle: Path) -> None:
     killed = toy.leanlm(lifecycle, "run", TOY_finetune="kill")
     assert killed.returncode == 1
     assert "finetune: ended by SIGKILL" in killed.stderr
-    assert "memory ran out: lower finetune.batch_size" in killed.stderr
+    assert "if memory ran out, lower finetune.batch_size" in killed.stderr
     assert "run again: it goes on from the last checkpoint" in killed.stderr
     toy.set_params(lifecycle, {})
     assert flow.computed(toy.leanlm(lifecycle, "run")) == []

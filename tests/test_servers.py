@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from filelock import FileLock
 from flows import child, servers
 from flows.servers import Kind
 from tasks.core.errors import UserError
-from tests import toy
+from tests import flow, toy
 
 SMALL = ("-m", "tests.small_server")
 """A real server that is up at once: Python's own, with a child process, as MLflow's has one."""
@@ -156,6 +158,25 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError, match="did not answer within 1 s"):
         servers.start("mlflow")
     assert all(process.status() == psutil.STATUS_ZOMBIE for process in psutil.Process().children())
+
+
+def test_a_server_is_not_left_behind_by_sigterm(project: Path) -> None:
+    """SIGTERM while a server starts: words, exit code 130, and the server, which nobody has recorded yet, has ended."""
+    code = (
+        "from flows import cli, servers;"
+        "hangs = ('-c', 'import time; time.sleep(600)');"
+        f"servers.KINDS['mlflow'] = servers.Kind({free_port()}, '/', hangs);"
+        "command = cli.click.Command('hang', callback=lambda: servers.start('mlflow'));"
+        "cli.main.add_command(command); cli.main(['hang'])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=project, stderr=subprocess.PIPE, text=True)
+    (server,) = flow.awaited(psutil.Process(process.pid).children)
+    created = server.create_time()
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "stopped; what was done so far is kept\n")
+    assert not child.is_alive(server.pid, created)
+    assert not (project / "work" / "servers.json").exists()
 
 
 @pytest.mark.slow
