@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from flows.cli import main
+from flows.edit import assignment
+from tasks.compatibility import problems
+from tasks.core.files import read_yaml
+from tasks.core.schema import validate
+from tasks.ledger.predict.subject import config_for
 from tasks.optimizers import Optimizer
+from tasks.params import Params, override
+from tests.models import config
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,3 +78,31 @@ def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"^make ([a-z]+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def runs() -> list[list[str]]:
+    """Arguments of every `leanlm run -S ...` in the README's blocks of code."""
+    blocks = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    lines = [
+        shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if "leanlm run -S" in line
+    ]
+    return [line[2:] for line in lines]
+
+
+@pytest.mark.parametrize("arguments", runs(), ids=" ".join)
+def test_commands_shown_are_not_refused(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the README says to run passes every check that is made before anything runs, on the values as delivered."""
+    values = read_yaml(ROOT / "params.yaml")
+    pair = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    (tmp_path / "preferences.jsonl").write_text(json.dumps(pair) + "\n", encoding="utf-8")
+    teacher = config(vocab_size=values["data"]["tokenizer"]["train"]["vocab_size"])
+    (tmp_path / "path/to/model").mkdir(parents=True)
+    (tmp_path / "path/to/model/config.json").write_text(json.dumps(teacher), encoding="utf-8")
+    shutil.copytree(
+        ROOT / "data", tmp_path / "data", ignore=lambda _, names: [name for name in names if not name.endswith(".yaml")]
+    )
+    monkeypatch.chdir(tmp_path)
+    changes = dict(assignment(argument) for argument in arguments if argument != "-S")
+    assert changes
+    params = validate(Params, override(values, changes))
+    assert problems(params, config_for(params)) == []
