@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -17,7 +18,8 @@ import pytest
 
 from tasks.core.errors import Diverged, OverBudget, UserError
 from tasks.core.measure import Metrics
-from tasks.pretrain.workers import environment
+from tasks.pretrain.worker import MainJob
+from tasks.pretrain.workers import Room, dies_with_parent, environment
 from tasks.training.parallel import Parallel
 from tests.parallel_stage import pretrained
 
@@ -131,3 +133,21 @@ def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment(Parallel(nproc_per_node=2))["OMP_NUM_THREADS"] == "1"
     assert environment(Parallel(nproc_per_node=2))["GLOO_SOCKET_IFNAME"] == "lo"
     assert "GLOO_SOCKET_IFNAME" not in environment(Parallel(nproc_per_node=2, nnodes=2))
+
+
+def test_systems_other_than_linux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without affinities, prctl and `lo`: all cores are shared out, and the main worker sees that its stage is gone."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    for name in ("OMP_NUM_THREADS", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.delenv(name, raising=False)
+    found = environment(Parallel(nproc_per_node=2))
+    assert (found["OMP_NUM_THREADS"], found["GLOO_SOCKET_IFNAME"]) == ("3", "lo0")
+    monkeypatch.setattr(ctypes, "CDLL", None)  # calling it would fail
+    dies_with_parent()()
+    Room.of(tmp_path).folder.mkdir()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert MainJob("pretrain", tmp_path, pid=os.getpid()).over_budget(1.0) == ""
+    assert MainJob("pretrain", tmp_path, pid=ended.pid).over_budget(1.0) == "the stage was killed"

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from psutil import pid_exists
+
 from tasks.core.errors import UserError
 from tasks.core.job import Job, Progress
 from tasks.core.schema import validate
@@ -26,8 +28,13 @@ FLOPS_SECONDS = 0.1
 
 @dataclass
 class MainJob(Job):
-    """The main worker's job: the budget is the stage's, which says when to stop."""
+    """The main worker's job: the budget is the stage's, which says when to stop.
 
+    Attributes:
+        pid: of the stage.
+    """
+
+    pid: int = 0
     said: float = float("-inf")
 
     def __post_init__(self) -> None:
@@ -38,6 +45,8 @@ class MainJob(Job):
         if now - self.said >= FLOPS_SECONDS:
             self.said = now
             leave(room.flops, float(flops))
+            if not pid_exists(self.pid):  # where the system does not end the children of a process that was killed
+                return "the stage was killed"
         return str(json.loads(room.stop.read_text(encoding="utf-8"))) if room.stop.exists() else ""
 
 
@@ -96,8 +105,9 @@ def _train(spec: dict[str, Any], room: Room) -> None:
 
 
 def _job(spec: dict[str, Any], world: World) -> Job:
-    kind = MainJob if world.is_main else SilentJob
-    return kind(spec["stage"], Path(spec["work"]), gemm_flops_per_second=spec["gemm_flops_per_second"])
+    common = (spec["stage"], Path(spec["work"]))
+    rates = {"gemm_flops_per_second": spec["gemm_flops_per_second"]}
+    return MainJob(*common, **rates, pid=spec["pid"]) if world.is_main else SilentJob(*common, **rates)
 
 
 @contextmanager

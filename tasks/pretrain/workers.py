@@ -96,7 +96,7 @@ def train(params: Pretrain, seed: int, inputs: Inputs, job: Job) -> Metrics:
     rates = {"gemm_flops_per_second": job.gemm_flops_per_second}
     places = {name: path and str(path) for name, path in asdict(inputs).items()}
     spec = {"params": params.model_dump(mode="json"), "seed": seed, "stage": job.stage, "work": str(job.work)}
-    leave(room.spec, spec | places | rates)
+    leave(room.spec, spec | {"pid": os.getpid()} | places | rates)
     code = _watched(_command(params.parallel, room.spec), params.parallel, room, job)
     for path in room.errors():
         _raise(json.loads(path.read_text(encoding="utf-8")))
@@ -140,12 +140,13 @@ def _command(parallel: Parallel, spec: Path) -> list[str]:
 
 def environment(parallel: Parallel) -> dict[str, str]:
     """Of the workers: cores shared out (torchrun would give each one thread), and the loopback interface if that will do."""
-    cores = max(1, len(os.sched_getaffinity(0)) // parallel.nproc_per_node)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, usable // parallel.nproc_per_node)
     asked = os.environ.get("OMP_NUM_THREADS", "")
     threads = min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
     chosen = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if parallel.nnodes == 1:
-        chosen.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        chosen.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     return chosen
 
 
@@ -176,7 +177,12 @@ def _end(torchrun: subprocess.Popen[bytes]) -> None:
 
 
 def dies_with_parent() -> Any:
-    """A function that has the process it is called in killed when its parent dies, however that dies (Linux)."""
+    """A function that has the process it is called in killed when its parent dies, however that dies.
+
+    Only Linux can: elsewhere it does nothing, and the main worker looks whether the stage is still there (`MainJob`).
+    """
+    if sys.platform != "linux":
+        return lambda: None
     libc = ctypes.CDLL(None, use_errno=True)
 
     def call() -> None:
