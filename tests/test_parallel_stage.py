@@ -17,10 +17,14 @@ import psutil
 import pytest
 
 from tasks.core.errors import Diverged, OverBudget, UserError
+from tasks.core.job import Job
 from tasks.core.measure import Metrics
+from tasks.pretrain import Pretrain
+from tasks.pretrain import workers as workers_of_stage
 from tasks.pretrain.worker import MainJob
-from tasks.pretrain.workers import Room, dies_with_parent, environment
+from tasks.pretrain.workers import Inputs, Room, dies_with_parent, environment
 from tasks.training.parallel import Parallel
+from tasks.training.parallel.refused import lacking
 from tests.parallel_stage import pretrained
 
 STEPS = 120
@@ -121,6 +125,21 @@ def test_what_can_t_be_shared_is_refused_before_workers_start(tmp_path: Path) ->
     """Five rows for two workers."""
     with pytest.raises(UserError, match=r"pretrain\.batch_size: found 5"):
         pretrained(tmp_path, 20, batch_size=5)
+
+
+def test_more_workers_than_cards_are_refused_before_they_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are graphics cards, every worker needs one; where there are none, any number shares the processor."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match=r"pretrain\.parallel\.nproc_per_node: found 2; graphics cards of this machine: 1,"):
+        workers_of_stage.train(
+            Pretrain(parallel=Parallel(nproc_per_node=2)), 0, Inputs(*[tmp_path] * 3), Job("p", tmp_path)
+        )
+    assert not list(tmp_path.iterdir())
+    assert not list(lacking(Parallel(nproc_per_node=2), 2))
+    assert not list(lacking(Parallel(nproc_per_node=2), 0))
 
 
 def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from tasks.core.job import Job
 from tasks.core.measure import Metrics, Value
 from tasks.pretrain import Pretrain
 from tasks.training.parallel import Parallel
+from tasks.training.parallel.refused import lacking
 
 POLL_SECONDS = 0.1
 """Time between two looks at the budget."""
@@ -85,10 +86,14 @@ def train(params: Pretrain, seed: int, inputs: Inputs, job: Job) -> Metrics:
     """Train on `params.parallel.workers` workers; the weights wait for `load_trained`.
 
     Raises:
-        UserError: what a worker could not do, as it would be said by a single process; or torchrun gave up.
+        UserError: there are fewer graphics cards than workers; what a worker could not do, as it would be said by a single process; or torchrun gave up.
         OverBudget: a resource ran out; a checkpoint of the step where the workers stopped is kept.
         Diverged: a loss that is not a number.
     """
+    import torch
+
+    if found := list(lacking(params.parallel, torch.cuda.device_count() if torch.cuda.is_available() else 0)):
+        raise UserError("\n".join(found))
     room = Room.of(job.work)
     room.folder.mkdir(exist_ok=True)
     for path in (room.stop, room.flops, room.metrics, room.trained, *room.errors()):
@@ -106,8 +111,8 @@ def train(params: Pretrain, seed: int, inputs: Inputs, job: Job) -> Metrics:
             f"they were started again {params.parallel.max_restarts} times (pretrain.parallel.max_restarts); "
             "the last checkpoint is kept: run again and it goes on from there",
         )
-    found = json.loads(room.metrics.read_text(encoding="utf-8"))
-    return {name: Value(**value) for name, value in found.items()}
+    metrics = json.loads(room.metrics.read_text(encoding="utf-8"))
+    return {name: Value(**value) for name, value in metrics.items()}
 
 
 def leave(path: Path, value: Any) -> None:

@@ -50,6 +50,20 @@ def refusals(parallel: Parallel, batch_size: int, optimizer: OptimizerTechnique)
         )
 
 
+def lacking(parallel: Parallel, cards: int) -> Iterator[str]:
+    """A sentence where this machine's workers would have to share graphics cards, which NCCL refuses.
+
+    Args:
+        parallel: what params.yaml says.
+        cards: graphics cards that torch sees; 0: workers share the processor, however many they are.
+    """
+    if 0 < cards < parallel.nproc_per_node:
+        yield (
+            f"{WHERE}.nproc_per_node: found {parallel.nproc_per_node}; graphics cards of this machine: {cards}, and every "
+            f"worker takes one: lower it to {cards}"
+        )
+
+
 def _alone(parallel: Parallel) -> Iterator[str]:
     """One worker would ignore these."""
     for name, default in (("strategy", "ddp"), ("comm_hook", "none"), ("sync_every", 1)):
