@@ -133,7 +133,9 @@ def test_more_workers_than_cards_are_refused_before_they_start(tmp_path: Path, m
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UserError, match=r"pretrain\.parallel\.nproc_per_node: found 2; graphics cards of this machine: 1,"):
+    with pytest.raises(
+        UserError, match=r"pretrain\.parallel\.nproc_per_node: found 2; graphics cards of this machine: 1,"
+    ):
         workers_of_stage.train(
             Pretrain(parallel=Parallel(nproc_per_node=2)), 0, Inputs(*[tmp_path] * 3), Job("p", tmp_path)
         )

@@ -39,6 +39,11 @@ def _precision(params: Pretrain) -> Iterator[str]:
             f"pretrain.precision: found bf16_pure; pretrain.optimizer.method {method} can't be rounded tensor by tensor: set "
             "precision to bf16 or fp32, or the optimizer to adamw"
         )
+    if params.precision == "bf16_pure" and params.parallel.workers > 1 and params.parallel.strategy != "ddp":
+        yield (
+            f"pretrain.precision: found bf16_pure; pretrain.parallel.strategy {params.parallel.strategy} shares out what is "
+            "rounded tensor by tensor: set precision to bf16, or strategy to ddp"
+        )
 
 
 def _depths(params: Pretrain) -> Iterator[str]:

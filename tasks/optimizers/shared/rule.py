@@ -28,6 +28,14 @@ class RuleOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is no
         super().__init__(groups, {"lr": learning_rate})
         self.direction, self.places = direction, places
 
+    def part(self, groups: list[dict[str, Any]]) -> RuleOptimizer:
+        """The same rule for a part of the tensors.
+
+        Args:
+            groups: as this one's, with fewer tensors.
+        """
+        return RuleOptimizer(groups, self.defaults["lr"], self.direction, self.places)
+
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def step(self, closure: Any = None) -> None:
         """Move every tensor that has a gradient."""

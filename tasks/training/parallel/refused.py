@@ -31,6 +31,11 @@ def refusals(parallel: Parallel, batch_size: int, optimizer: OptimizerTechnique)
         )
     if strategy != "ddp" and not optimizer.elementwise:
         yield f"{WHERE}.strategy: found {strategy}; {name} needs whole tensors: set it to ddp, or the optimizer to adamw"
+    if strategy == "zero1" and optimizer.schedule_free:
+        yield (
+            f"{WHERE}.strategy: found zero1; {name} swaps weights with their averages, and here every worker has but some of "
+            "them: set it to ddp, zero2 or zero3, or the optimizer to adamw"
+        )
     if strategy != "ddp" and parallel.comm_hook != "none":
         yield f"{WHERE}.comm_hook: found {parallel.comm_hook}; only ddp compresses gradients: set it to none, or strategy to ddp"
     if parallel.sync_every > 1 and (strategy != "ddp" or parallel.comm_hook != "none"):

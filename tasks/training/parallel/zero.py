@@ -18,10 +18,12 @@ class ZeroOne(Replicated):
         from torch.distributed.optim import ZeroRedundancyOptimizer
 
         whole = technique.build(named, learning_rate, weight_decay)
-        kind = type(whole)
-        accepted = inspect.signature(kind.__init__).parameters
+        groups = [dict(group) for group in whole.param_groups]
+        if hasattr(whole, "part"):  # a rule, which torch would not know how to make
+            return ZeroRedundancyOptimizer(groups, whole.part)
+        accepted = inspect.signature(type(whole).__init__).parameters
         options = {name: value for name, value in whole.defaults.items() if name in accepted}
-        return ZeroRedundancyOptimizer([dict(group) for group in whole.param_groups], kind, **options)
+        return ZeroRedundancyOptimizer(groups, type(whole), **options)
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """Every tensor's state from the worker that has it, as tensors: torch's own way pickles."""
