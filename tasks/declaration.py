@@ -17,6 +17,9 @@ CODE = "tasks/"
 RULER = "evaluate"
 """The parameters by which every stage is judged."""
 
+WHERE = ("node_rank", "rdzv_endpoint")
+"""Parameters of `pretrain.parallel` that say where a machine stands and not what is computed: all machines share one key."""
+
 
 @dataclass(frozen=True)
 class Declaration:
@@ -44,13 +47,22 @@ class Declaration:
         mended, and training goes on. The data stage alone makes something of it, the held-out text.
         """
         params = {name: value for name, value in self.params.items() if name != RULER or self.stage == "data"}
-        digest = hashlib.sha256(json.dumps([self.stage, params], sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps([self.stage, _what(params)], sort_keys=True).encode())
         for path in [*self.inputs.values(), *self.code]:
             for file in _files(path):
                 digest.update(file.as_posix().encode())
                 with file.open("rb") as content:
                     digest.update(hashlib.file_digest(content, "sha256").digest())
         return digest.hexdigest()[:16]
+
+
+def _what(params: dict[str, Any]) -> dict[str, Any]:
+    """`params` without those of `WHERE`."""
+    pretrain = params.get("pretrain", {})
+    if "parallel" not in pretrain:
+        return params
+    kept = {name: value for name, value in pretrain["parallel"].items() if name not in WHERE}
+    return params | {"pretrain": pretrain | {"parallel": kept}}
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,7 +1,8 @@
-"""`python -m tests.parallel_stage FOLDER STEPS`: the stage on two workers, to be killed from outside."""
+"""`python -m tests.parallel_stage FOLDER STEPS [JSON]`: the stage on two workers, to be killed from outside."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,4 +32,4 @@ def pretrained(folder: Path, steps: int, over_budget: Any = None, **changes: Any
 
 
 if __name__ == "__main__":
-    pretrained(Path(sys.argv[1]), int(sys.argv[2]))
+    pretrained(Path(sys.argv[1]), int(sys.argv[2]), **json.loads("".join(sys.argv[3:]) or "{}"))

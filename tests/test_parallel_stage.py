@@ -21,8 +21,9 @@ from tasks.core.job import Job
 from tasks.core.measure import Metrics
 from tasks.pretrain import Pretrain
 from tasks.pretrain import workers as workers_of_stage
+from tasks.pretrain.launch import dies_with_parent, environment
 from tasks.pretrain.worker import MainJob
-from tasks.pretrain.workers import Inputs, Room, dies_with_parent, environment
+from tasks.pretrain.workers import Inputs, Room
 from tasks.training.parallel import Parallel
 from tasks.training.parallel.refused import lacking
 from tests.parallel_stage import pretrained

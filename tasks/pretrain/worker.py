@@ -16,10 +16,11 @@ from typing import Any
 from psutil import pid_exists
 
 from tasks.core.errors import UserError
-from tasks.core.job import Job, Progress
+from tasks.core.job import Job, Progress, Row
 from tasks.core.schema import validate
 from tasks.pretrain import Pretrain
-from tasks.pretrain.workers import Room, dies_with_parent, leave
+from tasks.pretrain.launch import dies_with_parent
+from tasks.pretrain.workers import Room, leave
 from tasks.training.world import World
 
 FLOPS_SECONDS = 0.1
@@ -39,6 +40,16 @@ class MainJob(Job):
 
     def __post_init__(self) -> None:
         self.over_budget = self._ask
+        self.spent = lambda: self._told("spent")
+        self.left = lambda: self._told("left")
+
+    def _told(self, what: str) -> Row:
+        """What the stage has left: it alone sees all workers and earlier attempts."""
+        try:
+            found: Row = json.loads(Room.of(self.work).spent.read_text(encoding="utf-8"))[what]
+        except FileNotFoundError:  # a worker without a stage
+            return {}
+        return found
 
     def _ask(self, flops: float) -> str:
         room, now = Room.of(self.work), time.monotonic()
@@ -88,11 +99,13 @@ def _train(spec: dict[str, Any], room: Room) -> None:
     from tasks.models.load import load_tokenizer
     from tasks.pretrain.training import start, train
     from tasks.training.balance import balancing_state
-    from tasks.training.parallel.join import joined
+    from tasks.training.parallel.join import joined, keep_common
 
     params = validate(Pretrain, spec["params"], "pretrain")
     data = Path(spec["data"])
-    with joined(params.parallel) as world:
+    with joined(params.parallel, room.meeting if params.parallel.nnodes == 1 else None) as world:
+        if params.parallel.nnodes > 1:
+            keep_common(world, Path(spec["work"]))
         tokenizer = load_tokenizer(data / "tokenizer")
         model, _ = start(params, spec["seed"], tokenizer, Path(spec["design"]), Path(spec["init"]))
         teacher = spec["teacher"] and Path(spec["teacher"])

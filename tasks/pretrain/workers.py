@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +15,7 @@ from tasks.core.files import write_whole
 from tasks.core.job import Job
 from tasks.core.measure import Metrics, Value
 from tasks.pretrain import Pretrain
+from tasks.pretrain.launch import command, dies_with_parent, environment
 from tasks.training.parallel import Parallel
 from tasks.training.parallel.refused import lacking
 
@@ -64,6 +62,11 @@ class Room:
         return self.folder / "stop"
 
     @property
+    def spent(self) -> Path:
+        """What the whole stage has spent and what is left of its budget, by the stage."""
+        return self.folder / "spent.json"
+
+    @property
     def trained(self) -> Path:
         """Weights, by the main worker at the end."""
         return self.folder / "trained.safetensors"
@@ -72,6 +75,11 @@ class Room:
     def metrics(self) -> Path:
         """Metrics, by the main worker, last of all."""
         return self.folder / "metrics.json"
+
+    @property
+    def meeting(self) -> Path:
+        """Where workers of one machine find each other: torchrun in this file, those of an attempt in one beside it."""
+        return self.folder / "meeting"
 
     def error(self, rank: int) -> Path:
         """What a worker could not do."""
@@ -96,23 +104,33 @@ def train(params: Pretrain, seed: int, inputs: Inputs, job: Job) -> Metrics:
         raise UserError("\n".join(found))
     room = Room.of(job.work)
     room.folder.mkdir(exist_ok=True)
-    for path in (room.stop, room.flops, room.metrics, room.trained, *room.errors()):
+    for path in (room.stop, room.flops, room.metrics, room.trained, *room.errors(), *room.folder.glob("meeting*")):
         path.unlink(missing_ok=True)
     rates = {"gemm_flops_per_second": job.gemm_flops_per_second}
     places = {name: path and str(path) for name, path in asdict(inputs).items()}
     spec = {"params": params.model_dump(mode="json"), "seed": seed, "stage": job.stage, "work": str(job.work)}
     leave(room.spec, spec | {"pid": os.getpid()} | places | rates)
-    code = _watched(_command(params.parallel, room.spec), params.parallel, room, job)
+    code = _watched(params.parallel, room, job)
     for path in room.errors():
         _raise(json.loads(path.read_text(encoding="utf-8")))
     if code or not room.metrics.exists():
         raise UserError(
             f"{job.stage}: the workers died (torchrun ended with {code}); what they said is above",
             f"they were started again {params.parallel.max_restarts} times (pretrain.parallel.max_restarts); "
-            "the last checkpoint is kept: run again and it goes on from there",
+            "the last checkpoint is kept: run again and it goes on from there" + _together(params.parallel),
         )
     metrics = json.loads(room.metrics.read_text(encoding="utf-8"))
     return {name: Value(**value) for name, value in metrics.items()}
+
+
+def _together(parallel: Parallel) -> str:
+    """What machines must have in common, for those that could not meet."""
+    if parallel.nnodes == 1:
+        return ""
+    return (
+        f"; {parallel.nnodes} machines meet at pretrain.parallel.rdzv_endpoint {parallel.rdzv_endpoint} if they have the same "
+        "inputs, code and parameters, node_rank and rdzv_endpoint aside"
+    )
 
 
 def leave(path: Path, value: Any) -> None:
@@ -127,45 +145,22 @@ def load_trained(model: Any, job: Job) -> None:
     model.load_state_dict(load_file(Room.of(job.work).trained), strict=False)
 
 
-def _command(parallel: Parallel, spec: Path) -> list[str]:
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run"),
-        f"--nproc_per_node={parallel.nproc_per_node}",
-        f"--nnodes={parallel.nnodes}",
-        f"--node_rank={parallel.node_rank}",
-        "--rdzv_backend=c10d",
-        f"--rdzv_endpoint={parallel.rdzv_endpoint}",
-        f"--rdzv_id={spec.parent.parent.name}",
-        f"--max_restarts={parallel.max_restarts}",
-    ]
-    if parallel.nnodes == 1:  # else torchrun tells the workers to meet at the machine's name in the network
-        command.append("--local_addr=127.0.0.1")
-    return [*command, "-m", "tasks.pretrain.worker", str(spec)]
-
-
-def environment(parallel: Parallel) -> dict[str, str]:
-    """Of the workers: cores shared out (torchrun would give each one thread), and the loopback interface if that will do."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, usable // parallel.nproc_per_node)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    threads = min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
-    chosen = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    if parallel.nnodes == 1:
-        chosen.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
-    return chosen
-
-
-def _watched(command: list[str], parallel: Parallel, room: Room, job: Job) -> int:
+def _watched(parallel: Parallel, room: Room, job: Job) -> int:
     """Torchrun's exit code; whatever ends this process ends the workers."""
-    die_with_parent = dies_with_parent()
+    _tell(room, job)
     with subprocess.Popen(
-        command, env=environment(parallel), stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent
+        command(parallel, room.spec, job.work.name, room.meeting),
+        env=environment(parallel),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=dies_with_parent(),
     ) as torchrun:
         try:
             while torchrun.poll() is None:
                 with suppress(OSError, ValueError):
                     job.flops = json.loads(room.flops.read_text(encoding="utf-8"))
                 reason = job.over_budget(job.flops)
+                _tell(room, job)
                 if reason and not room.stop.exists():
                     leave(room.stop, reason)
                 with suppress(subprocess.TimeoutExpired):
@@ -175,26 +170,15 @@ def _watched(command: list[str], parallel: Parallel, room: Room, job: Job) -> in
     return torchrun.returncode
 
 
+def _tell(room: Room, job: Job) -> None:
+    """Leave the main worker what it is to show and to record."""
+    leave(room.spent, {"spent": job.spent(), "left": job.left()})
+
+
 def _end(torchrun: subprocess.Popen[bytes]) -> None:
     """At once, and its workers with it: asked politely it would print a traceback, and checkpoints are atomic."""
     if torchrun.poll() is None:
         torchrun.kill()
-
-
-def dies_with_parent() -> Any:
-    """A function that has the process it is called in killed when its parent dies, however that dies.
-
-    Only Linux can: elsewhere it does nothing, and the main worker looks whether the stage is still there (`MainJob`).
-    """
-    if sys.platform != "linux":
-        return lambda: None
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def call() -> None:
-        PR_SET_PDEATHSIG = 1  # noqa: N806 (linux/prctl.h)
-        libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
-
-    return call
 
 
 def _raise(found: dict[str, Any]) -> NoReturn:

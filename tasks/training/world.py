@@ -78,7 +78,7 @@ class World:
         return tensor
 
     def agreed(self, reason: str) -> str:
-        """The main worker's `reason`, for all."""
+        """The `reason` of worker 0, for all."""
         return reason
 
     def after_step(self, step: int, steps: int) -> None:

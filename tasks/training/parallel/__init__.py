@@ -19,7 +19,7 @@ class Parallel(Section):
     node_rank: int = Field(default=0, ge=0)
     """Number of this machine among them."""
     rdzv_endpoint: str = "localhost:0"
-    """host:port where the machines meet; port 0: any free one."""
+    """host:port of the first machine, where all meet; whoever reaches it is trusted. One machine needs none: nothing listens."""
     comm_hook: str = Field(default="none", pattern="^(none|fp16|bf16|powersgd)$")
     """What ddp's gradients are sent as: half precision, or low rank with error feedback (arXiv:1905.13727)."""
     powersgd_rank: PositiveInt = 4
@@ -32,6 +32,11 @@ class Parallel(Section):
     """Of the outer step."""
     max_restarts: int = Field(default=3, ge=0)
     """Times torchrun starts the workers again, from the last checkpoint, after one of them died."""
+
+    @property
+    def stays_here(self) -> bool:
+        """Whether the workers talk over the loopback interface alone."""
+        return self.nnodes == 1 or self.rdzv_endpoint.rpartition(":")[0] in ("localhost", "127.0.0.1")
 
     @property
     def workers(self) -> int:

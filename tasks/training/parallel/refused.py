@@ -19,8 +19,7 @@ def refusals(parallel: Parallel, batch_size: int, optimizer: OptimizerTechnique)
         optimizer: the chosen technique.
     """
     workers, strategy, name = parallel.workers, parallel.strategy, type(optimizer).__name__
-    if parallel.node_rank >= parallel.nnodes:
-        yield f"{WHERE}.node_rank: found {parallel.node_rank}; with nnodes {parallel.nnodes} it is at most {parallel.nnodes - 1}"
+    yield from _machines(parallel)
     if workers == 1:
         yield from _alone(parallel)
         return
@@ -43,6 +42,12 @@ def refusals(parallel: Parallel, batch_size: int, optimizer: OptimizerTechnique)
             f"{WHERE}.sync_every: found {parallel.sync_every}; workers that train apart exchange no gradients: set strategy "
             "to ddp and comm_hook to none, or sync_every to 1"
         )
+    yield from _exchanged(parallel, optimizer)
+
+
+def _exchanged(parallel: Parallel, optimizer: OptimizerTechnique) -> Iterator[str]:
+    """Optimizers that have no gradient to exchange."""
+    name = type(optimizer).__name__
     if optimizer.zeroth_order:
         yield (
             f"pretrain.optimizer.method: {name} exchanges no gradients, and these workers nothing else "
@@ -52,6 +57,19 @@ def refusals(parallel: Parallel, batch_size: int, optimizer: OptimizerTechnique)
         yield (
             f"pretrain.optimizer.method: {name} updates before gradients are exchanged ({WHERE}.nproc_per_node: found "
             f"{parallel.nproc_per_node}, nnodes: found {parallel.nnodes}): use one worker, or adamw"
+        )
+
+
+def _machines(parallel: Parallel) -> Iterator[str]:
+    """What machines can't meet with."""
+    count, endpoint = parallel.nnodes, parallel.rdzv_endpoint
+    if parallel.node_rank >= count:
+        yield f"{WHERE}.node_rank: found {parallel.node_rank}; with nnodes {count} it is at most {count - 1}"
+    host, _, port = endpoint.rpartition(":")
+    if count > 1 and not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
+        yield (
+            f"{WHERE}.rdzv_endpoint: found {endpoint}; {count} machines need a place to meet: set it to the name and a free "
+            "port of the first machine on all of them, e.g. first.local:29400, or nnodes to 1"
         )
 
 

@@ -33,6 +33,11 @@ class Replicated(World):
         self.device: Any = None
         self.hook = Hook(parallel, self.size)
 
+    @property
+    def is_main(self) -> bool:
+        """Whether this worker is the first of its machine, which writes there what every machine delivers."""
+        return self.rank % self.parallel.nproc_per_node == 0
+
     def wrap(self, graph: Any) -> Any:
         """DDP around the graph. Its constructor exchanges nothing: the workers have built the same model."""
         from torch.nn.parallel import DistributedDataParallel
@@ -121,7 +126,7 @@ class Replicated(World):
             if not int(length):
                 return ""
             text = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
-            if self.is_main:
+            if self.rank == 0:
                 text.copy_(torch.frombuffer(bytearray(words), dtype=torch.uint8))
             dist.broadcast(text, 0)
         return bytes(text.tolist()).decode()
@@ -151,7 +156,7 @@ class Replicated(World):
         self.traffic.load_state(tensors)
 
     def gathered(self, own: dict[str, Any]) -> dict[str, Any]:
-        """Every worker's tensors on the main worker, named `RANK.NAME`; names and shapes are the same on all."""
+        """Every worker's tensors on the main worker of every machine, named `RANK.NAME`; names and shapes are the same on all."""
         import torch
         import torch.distributed as dist
 
@@ -159,7 +164,11 @@ class Replicated(World):
         with self.traffic.of(CHECKPOINT):
             for name, tensor in own.items():
                 places = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_main else None
-                dist.gather(tensor.contiguous(), places, dst=0)
+                if self.parallel.nnodes == 1:
+                    dist.gather(tensor.contiguous(), places, dst=0)
+                else:
+                    everywhere = places or [torch.empty_like(tensor) for _ in range(self.size)]
+                    dist.all_gather(everywhere, tensor.contiguous())
                 found |= {f"{rank}.{name}": place for rank, place in enumerate(places or [])}
         return found
 
