@@ -90,6 +90,34 @@ def test_a_child_counts_only_if_it_began_after_the_meter() -> None:
     assert during > 400 << 20
 
 
+def test_living_children_count_and_are_not_counted_again_when_they_end(tmp_path: Path) -> None:
+    """Processor time and memory of a child and of its child, while they live, are on the disk before a kill; reaped, once."""
+    inner = (
+        "b = bytearray(150 << 20); b[::4096] = b'x' * len(b[::4096]); sum(range(2 * 10**7)); print(flush=True); input()"
+    )
+    outer = f"import subprocess, sys; sum(range(10**7)); sys.exit(subprocess.run([sys.executable, '-c', {inner!r}]).returncode)"
+    path = tmp_path / "spent.json"
+    with Meter() as meter:
+        idle = meter.spent(fresh=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", outer], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        alive = meter.spent(fresh=True)
+        meter.save(path, force=True)
+        held = Watch(Budget(), {}, meter, PRICES).spent()["memory_bytes"]
+        child.communicate("\n")
+        ended = meter.spent(fresh=True)
+    own_idle = idle.peak_memory
+    assert Spent.load(path).cpu >= alive.cpu > idle.cpu + 0.2
+    assert alive.cpu <= ended.cpu < alive.cpu + 0.3
+    assert isinstance(held, int)
+    assert held > 150 << 20
+    assert ended.peak_memory >= max(own_idle, 150 << 20)
+    assert meter.living.resident == 0
+
+
 def test_a_resumed_stage_reports_every_attempt(tmp_path: Path) -> None:
     """What a killed attempt left is added: costs, attempts, the larger peak."""
     path = tmp_path / "spent.json"

@@ -1,4 +1,4 @@
-"""What a stage costs in its own process: time, memory, energy, over every attempt it took."""
+"""What a stage costs in its own process and its children: time, memory, energy, over every attempt it took."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import Any
 from tasks.core.files import write_whole
 from tasks.core.measure import Metrics, Value, counted, measured, missing
 from tasks.ledger.energy import RAPL, Instruments
+from tasks.ledger.family import living
 
 SAVE_SECONDS = 1.0
 """`Meter.save` writes at most this often: what a kill can take off the books."""
 
-ENERGY_SECONDS = 1.0
-"""Energy counters are read at most this often while a stage runs (an NVML call costs up to milliseconds)."""
+LOOK_SECONDS = 1.0
+"""Energy counters and children are looked at at most this often while a stage runs (either costs up to milliseconds)."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class Spent:
 
     Attributes:
         wall: seconds on the clock.
-        cpu: processor seconds, user and system, of the process and its reaped children.
+        cpu: processor seconds, user and system, of the process and its children, living or reaped.
         cpu_joules: processor energy that was metered; None where any attempt could not meter it.
         gpu_joules: energy of the graphics cards; 0 without one; None where there is one that could not be read.
-        peak_memory: largest resident set of any of the stage's processes, bytes.
+        peak_memory: largest resident set of any of the stage's processes, or of its living children together, bytes.
         attempts: processes it took.
     """
 
@@ -83,10 +84,11 @@ class Meter(AbstractContextManager["Meter"]):
     def __init__(self, previous: Spent | None = None, rapl_root: Path = RAPL) -> None:
         self.previous = previous or Spent()
         self.instruments = Instruments(rapl_root)
-        self._saved = self._energy_read = float("-inf")
+        self._saved = self._looked = float("-inf")
         self._energy: tuple[float | None, float | None] = (0.0, 0.0)
         self._start = time.perf_counter()
-        self._cpu_start, self._children_before = cpu_seconds(), children_peak_bytes()
+        self.living, self._family_peak, self._cpu = living(), 0, 0.0
+        self._cpu_start, self._children_before = cpu_seconds() + self.living.cpu, children_peak_bytes()
         self._final: Spent | None = None
 
     def __enter__(self) -> Meter:
@@ -105,17 +107,24 @@ class Meter(AbstractContextManager["Meter"]):
         """Everything used until now, earlier attempts included; cheap enough for every step.
 
         Args:
-            fresh: read the energy counters even if that was done less than `ENERGY_SECONDS` ago.
+            fresh: look at energy counters and children even if that was done less than `LOOK_SECONDS` ago.
         """
         if self._final is not None:
             return self._final
         now = time.perf_counter()
-        if fresh or now - self._energy_read >= ENERGY_SECONDS:
-            self._energy_read = now
+        used = (
+            cpu_seconds() - self._cpu_start
+        )  # first: a child reaped between the two is missed for once, not counted twice
+        if fresh or now - self._looked >= LOOK_SECONDS:
+            self._looked = now
             self._energy = self.instruments.cpu.joules(), self.instruments.gpu.joules()
+            self.living = living()
+            self._family_peak = max(self._family_peak, self.living.resident)
+            used += self.living.cpu
+        self._cpu = max(self._cpu, used)  # never less: what a child has used is lost where nobody is left to reap it
         this = Spent(
             wall=now - self._start,
-            cpu=cpu_seconds() - self._cpu_start,
+            cpu=self._cpu,
             cpu_joules=self._energy[0],
             gpu_joules=self._energy[1],
             peak_memory=self.peak_memory_bytes(),
@@ -124,13 +133,13 @@ class Meter(AbstractContextManager["Meter"]):
         return self.previous + this
 
     def peak_memory_bytes(self) -> int:
-        """Largest resident set of this process, or of a child started and reaped since this meter began.
+        """Largest resident set of this process, of a child reaped since this meter began, or of living ones together.
 
         The system keeps one maximum for all children there ever were: it counts once it exceeds that of the earlier
         ones.
         """
         children = children_peak_bytes()
-        return max(own_peak_bytes(), children if children > self._children_before else 0)
+        return max(own_peak_bytes(), children if children > self._children_before else 0, self._family_peak)
 
     def save(self, path: Path, force: bool = False) -> None:
         """Leave what was spent at `path` for the attempt after a kill: atomically, at most once in `SAVE_SECONDS`."""
@@ -145,8 +154,10 @@ class Meter(AbstractContextManager["Meter"]):
         spent = self.spent(fresh=True)
         metrics: Metrics = {
             "wall_seconds": measured(spent.wall),
-            "cpu_seconds": measured(spent.cpu, "user and system, reaped child processes included"),
-            "peak_memory_bytes": measured(spent.peak_memory, "largest resident set of one process"),
+            "cpu_seconds": measured(spent.cpu, "user and system, child processes included"),
+            "peak_memory_bytes": measured(
+                spent.peak_memory, "largest resident set of one process, or of all living children together"
+            ),
             "peak_device_memory_bytes": _device_memory(),
             "attempts": counted(spent.attempts),
         }

@@ -61,9 +61,9 @@ class Watch:
         return self._used[resource] + float((entry.value if entry else None) or 0.0)
 
     def spent(self) -> Row:
-        """Memory held now, energy and money of this stage when last asked, priced as the report does it."""
+        """Memory held now by this process and its children, energy and money of this stage when last asked, priced as the report does it."""
         known = {name: self._now[name].value if name in self._now else None for name in ("energy_joules", "dollars")}
-        row: Row = {"memory_bytes": resident_bytes()}
+        row: Row = {"memory_bytes": resident_bytes() + self.meter.living.resident}
         return row | {name: "" if value is None else value for name, value in known.items()}
 
     def left(self) -> Row:
