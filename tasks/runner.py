@@ -156,9 +156,9 @@ def _refuse(stage: str, predicted: Metrics, everything: Params, before: Mapping[
     later = list(STAGES)[list(STAGES).index(stage) + 1 :]
     ways = partial(ways_out.offer, everything, [stage], before, later=later)
     budget.refuse({stage: predicted}, everything.budget, before, ways)
-    peak, free = predicted.get("peak_memory_bytes"), machine.available_memory()
+    peak, (free, where) = predicted.get("peak_memory_bytes"), machine.room(stage, machine.measure())
     if peak is not None and peak.value is not None:
-        budget.check_memory(stage, peak.value, free, lambda: ways(free_memory=free))
+        budget.check_memory(stage, peak.value, free, lambda: ways(free_memory=free), where)
 
 
 def _derived(metrics: Metrics) -> Metrics:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.core.schema import validate
+from tasks.ledger.machine import Machine, room
 from tasks.ledger.predict import plan
+from tasks.ledger.predict.constants import BASE_MEMORY_BYTES
 from tasks.ledger.predict.text import Text
 from tasks.ledger.scores import NONE
 from tasks.optimizers.adamw import AdamW
@@ -135,6 +138,40 @@ def test_prediction_is_the_formula_of_the_real_tensors(case: str) -> None:
     found = predicted["communication_bytes_per_step"]
     assert found.value == pytest.approx(step_bytes(params.pretrain.parallel, shapes), rel=1e-3)
     assert found.method == "modelled"
+
+
+def peak_of(machine: Machine = MACHINE, **parallel: Any) -> tuple[float, str]:
+    """Predicted memory of pretraining under these parameters, in MiB, and its note."""
+    changes = {f"pretrain.parallel.{name}": value for name, value in parallel.items()}
+    params = validate(Params, override(Params().model_dump(mode="json"), changes))
+    text = Text(bytes=800_000, documents=40)
+    found = plan(params, machine, text, NONE, stages=("pretrain",))["pretrain"]["peak_memory_bytes"]
+    assert found.value is not None
+    return found.value / (1 << 20), found.note
+
+
+def test_memory_of_one_machine_is_that_of_all_its_workers() -> None:
+    """Libraries and weights are there once a worker, activations once in all; what is sharded weighs less."""
+    base = BASE_MEMORY_BYTES["pretrain"] / (1 << 20)
+    one, two, four = (peak_of(nproc_per_node=count)[0] for count in (1, 2, 4))
+    assert base < two - one < four - two < 2 * (two - one) + 2 * base
+    assert four > one + 3 * base
+    stages = [peak_of(nproc_per_node=4, strategy=f"zero{stage}")[0] for stage in (1, 2, 3)]
+    assert four > stages[0] > stages[1] > stages[2] > 4 * base
+    note = peak_of(nproc_per_node=4, strategy="zero3")[1]
+    assert note.startswith("4 workers of one machine together")
+    assert "zero3 shares" in note
+    here = peak_of(nproc_per_node=2, nnodes=2, rdzv_endpoint="first:29400")[0]
+    assert here < two
+
+
+def test_workers_with_graphics_cards_have_a_memory_each() -> None:
+    """The card's memory is what a worker must fit into, however many there are; stages that train on none need the host's."""
+    card = replace(MACHINE, device="cuda", memory_bytes=24 << 30)
+    assert peak_of(card, nproc_per_node=4)[0] < peak_of(card, nproc_per_node=1)[0] + 200
+    assert peak_of(card, nproc_per_node=4)[1].startswith("one worker")
+    assert room("pretrain", card) == (24 << 30, "a graphics card of this machine")
+    assert room("data", card)[1] == room("pretrain", MACHINE)[1] == "this machine"
 
 
 class Whole(AdamW):

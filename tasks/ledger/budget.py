@@ -158,7 +158,11 @@ def _ceiling(value: float) -> str:
 
 
 def check_memory(
-    stage: str, predicted_peak: float, available: float, ways_out: Callable[[], str] | None = None
+    stage: str,
+    predicted_peak: float,
+    available: float,
+    ways_out: Callable[[], str] | None = None,
+    where: str = "this machine",
 ) -> None:
     """Refuse a stage that won't fit into the machine.
 
@@ -167,6 +171,7 @@ def check_memory(
         predicted_peak: bytes its process is predicted to need.
         available: bytes a new process can take (`machine.available_memory()`).
         ways_out: says what would fit, for the hint; None: name the parameters alone.
+        where: whose bytes those are.
 
     Raises:
         UserError: the predicted peak is larger; names what would make it fit.
@@ -174,6 +179,6 @@ def check_memory(
     if predicted_peak > available:
         raise UserError(
             f"{stage}: needs about {amount('memory_bytes', predicted_peak)} of memory, "
-            f"and this machine has {amount('memory_bytes', available)} free",
+            f"and {where} has {amount('memory_bytes', available)} free",
             f"lower {LESS_MEMORY.get(stage, stage)}" + (f"; {ways_out()}" if ways_out is not None else ""),
         )

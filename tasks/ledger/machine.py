@@ -99,6 +99,13 @@ def available_memory() -> int:
     return free if limit is None else min(free, max(0, limit - cgroup.memory_used()))
 
 
+def room(stage: str, machine: Machine) -> tuple[int, str]:
+    """Bytes there are for a stage, and whose: of a graphics card where models are trained on one, else of the host."""
+    if machine.device == "cuda" and machine.memory_bytes and stage in ("pretrain", "finetune"):
+        return machine.memory_bytes, "a graphics card of this machine"
+    return available_memory(), "this machine"
+
+
 def _gpu_names() -> list[str]:
     from tasks.ledger.energy import cards
 

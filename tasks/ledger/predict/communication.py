@@ -8,9 +8,10 @@ from dataclasses import replace
 from tasks.accounting.anatomy import Anatomy
 from tasks.core.measure import Metrics, modelled
 from tasks.ledger.predict.subject import Subject
+from tasks.ledger.predict.together import sharers
 from tasks.training.parallel.formula import Shape, step_bytes, total_bytes, validation_bytes
 
-SHARE = ("peak_memory_bytes", "training_seconds", "wall_seconds", "tokens_per_second")
+SHARE = ("training_seconds", "wall_seconds", "tokens_per_second")
 """Predictions made for one process with the whole batch."""
 
 
@@ -31,6 +32,17 @@ def tensors(anatomy: Anatomy) -> Iterator[Shape]:
                 yield from [(matrix.outputs, matrix.inputs)] * matrix.copies
             if matrix.bias:
                 yield (matrix.copies * matrix.outputs,)
+
+
+def _each(about: Subject) -> str:
+    """What the predicted memory is of."""
+    parallel, here = about.params.pretrain.parallel, sharers(about)
+    of = f"{here} workers of one machine together" if here > 1 else "one worker, alone in its memory"
+    sharded = f"; {parallel.strategy} shares what it shards among {parallel.workers}" * (parallel.strategy != "ddp")
+    return (
+        f"{of}, each with libraries, weights, gradients, optimizer state and the activations of its share of the batch{sharded}; "
+        "or the evaluation after them, if that takes more"
+    )
 
 
 def communication(about: Subject, predicted: Metrics, passes: int) -> Metrics:
@@ -56,6 +68,8 @@ def communication(about: Subject, predicted: Metrics, passes: int) -> Metrics:
         else value
         for name, value in predicted.items()
     }
+    memory = predicted["peak_memory_bytes"]
+    found["peak_memory_bytes"] = replace(memory, note=_each(about))
     if parallel.strategy != "ddp" and (state := predicted["optimizer_bytes"]).value is not None:
         found["optimizer_bytes"] = modelled(state.value / workers, f"{state.note}, shared by {workers} workers")
     return found | {

@@ -18,6 +18,7 @@ from tasks.ledger.predict.quality import Kept, running, samples, scoring, tasks
 from tasks.ledger.predict.resident import memory_parts, peak
 from tasks.ledger.predict.steps import Steps
 from tasks.ledger.predict.subject import Subject
+from tasks.ledger.predict.together import together
 from tasks.pretrain.training import VALIDATION_SEQUENCES
 
 NOTHING = Beside()
@@ -209,6 +210,9 @@ def _trained(
     parts = memory_parts(about, steps, base_bytes + 4 * extra.parameters + extra.held)
     parts = replace(parts, passing=parts.passing + extra.passing, copied=_copied(about, steps, training.wall))
     memory = peak(about, parts, judged.bytes)
+    if stage == "pretrain" and steps.count and about.params.pretrain.parallel.workers > 1:
+        held = base_bytes + 4 * extra.parameters + extra.held
+        memory = together(about, steps, held, extra.passing, judged.bytes)
     counted = f"{steps.count} steps x {steps.tokens:g} tokens x {steps.flops:.4g} FLOP{f'; {extra.note}' if extra.note else ''}; evaluation not counted"
     metrics = cost.metrics(stage, about.machine, memory, note)
     metrics |= {"flops": modelled(flops, counted), "tokens": modelled(int(steps.tokens * steps.count), "steps x batch")}
