@@ -10,6 +10,7 @@ from typing import Any
 from tasks.core.job import Job
 from tasks.core.measure import Metrics
 from tasks.evaluate import Evaluate
+from tasks.ledger.watch import Watch
 from tasks.pretrain import Pretrain
 from tasks.pretrain.run import run
 from tests import pretrain_inputs
@@ -27,6 +28,8 @@ def pretrained(folder: Path, steps: int, over_budget: Any = None, **changes: Any
     job = Job("pretrain", folder / "work")
     if over_budget is not None:
         job.over_budget = over_budget
+    if isinstance(over_budget, Watch):
+        job.spent, job.left = over_budget.spent, over_budget.left
     evaluate = Evaluate(context_length=16, sample_tokens=4)
     return run(Pretrain(**values), seed=0, evaluate=evaluate, out=folder / "out", job=job, **inputs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import ctypes
 import os
 import signal
@@ -19,6 +20,9 @@ import pytest
 from tasks.core.errors import Diverged, OverBudget, UserError
 from tasks.core.job import Job
 from tasks.core.measure import Metrics
+from tasks.ledger import Budget, Prices
+from tasks.ledger.meter import Meter, Spent, cpu_seconds
+from tasks.ledger.watch import Watch
 from tasks.pretrain import Pretrain
 from tasks.pretrain import workers as workers_of_stage
 from tasks.pretrain.launch import dies_with_parent, environment
@@ -122,6 +126,36 @@ def test_divergence_is_said_as_by_one_process(tmp_path: Path, capfd: pytest.Capt
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
+def test_what_all_workers_spend_is_watched(tmp_path: Path) -> None:
+    """Memory, energy and money of both workers stand in every row and on the disk while they run, and never fall."""
+    kept = tmp_path / "spent.json"
+    began = cpu_seconds()
+    with Meter() as meter:
+        watch = Watch(Budget(seconds=1e6), {}, meter, Prices(), kept)
+        on_disk: list[float] = []
+
+        def watched() -> None:
+            wait_for(lambda: len(checkpoints(tmp_path)) > 1)
+            on_disk.append(Spent.load(kept).cpu)
+            on_disk.append(cpu_seconds() - began)
+
+        thread = threading.Thread(target=watched)
+        thread.start()
+        pretrained(tmp_path, STEPS, watch)
+        thread.join()
+    assert on_disk[0] > on_disk[1] + 1  # what this process and those it has reaped have used is not all of it
+    with (tmp_path / "work" / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == STEPS
+    for column in ("energy_joules", "dollars"):
+        values = [float(row[column]) for row in rows]
+        assert values == sorted(values)
+        assert values[-1] > values[0] > 0
+    assert max(float(row["memory_bytes"]) for row in rows) > 300 << 20
+    assert meter.spent().peak_memory > 300 << 20
+
+
 def test_what_can_t_be_shared_is_refused_before_workers_start(tmp_path: Path) -> None:
     """Five rows for two workers."""
     with pytest.raises(UserError, match=r"pretrain\.batch_size: found 5"):
@@ -154,7 +188,7 @@ def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert environment(Parallel(nproc_per_node=2))["OMP_NUM_THREADS"] == "1"
     assert environment(Parallel(nproc_per_node=2))["GLOO_SOCKET_IFNAME"] == "lo"
-    assert "GLOO_SOCKET_IFNAME" not in environment(Parallel(nproc_per_node=2, nnodes=2))
+    assert "GLOO_SOCKET_IFNAME" not in environment(Parallel(nproc_per_node=2, nnodes=2, rdzv_endpoint="first:29400"))
 
 
 def test_systems_other_than_linux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
