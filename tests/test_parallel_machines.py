@@ -18,37 +18,39 @@ from tasks.training.parallel.refused import refusals
 from tests.parallel_stage import pretrained
 from tests.test_parallel_stage import checkpoints, wait_for, weights, workers
 
-STEPS = 40
+STEPS = 60
 
 
-def machine(folder: Path, rank: int, port: int, strategy: str, **changes: object) -> subprocess.Popen[bytes]:
-    """A stage that is one of two machines, with one worker."""
-    parallel = {"nnodes": 2, "node_rank": rank, "rdzv_endpoint": f"127.0.0.1:{port}", "strategy": strategy}
-    command = [sys.executable, "-m", "tests.parallel_stage", str(folder), str(STEPS)]
-    return subprocess.Popen([*command, json.dumps({"parallel": parallel, **changes})])
+def together(folders: list[Path], way: dict[str, object]) -> list[subprocess.Popen[bytes]]:
+    """The stages of two machines of one worker each, the second one first."""
 
+    def machine(folder: Path, rank: int) -> subprocess.Popen[bytes]:
+        parallel = {"nnodes": 2, "node_rank": rank, "rdzv_endpoint": f"127.0.0.1:{port}", **way}
+        command = [sys.executable, "-m", "tests.parallel_stage", str(folder), str(STEPS)]
+        return subprocess.Popen([*command, json.dumps({"parallel": parallel})])
 
-def together(folders: list[Path], strategy: str) -> list[subprocess.Popen[bytes]]:
-    """The stages of two machines, the second one first."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    return [machine(folders[rank], rank, port, strategy) for rank in (1, 0)]
+    return [machine(folders[rank], rank) for rank in (1, 0)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "zero3"])
-def test_two_machines_deliver_what_one_does(tmp_path: Path, strategy: str) -> None:
-    """Two stages in two folders, both killed on the way, one without its newest checkpoint: both end with the weights of one."""
+@pytest.mark.parametrize("way", [{"strategy": "zero3"}, {"comm_hook": "powersgd"}], ids=["zero3", "powersgd"])
+def test_two_machines_deliver_what_one_does(tmp_path: Path, way: dict[str, object]) -> None:
+    """Both stages killed, one without its newest checkpoint, then a worker of one: both end with the weights of one machine."""
     one, *two = (tmp_path / name for name in ("one", "first", "second"))
-    pretrained(one, STEPS, parallel={"nproc_per_node": 2, "strategy": strategy})
-    stages = together(two, strategy)
+    pretrained(one, STEPS, parallel={"nproc_per_node": 2, **way})
+    stages = together(two, way)
     wait_for(lambda: all(len(checkpoints(folder)) > 1 for folder in two))
     for stage in stages:
         stage.kill()
         stage.wait()
-    for path in (two[1] / "work").glob(checkpoints(two[1])[-1]):
-        path.rename(path.with_name("lost"))
-    stages = together(two, strategy)
+    newest = two[1] / "work" / checkpoints(two[1])[-1]
+    newest.rename(newest.with_name("lost"))
+    stages = together(two, way)
+    wait_for(lambda: (two[1] / "work" / newest.name).exists())
+    (victim,) = workers(stages[0].pid).values()
+    victim.kill()
     assert [stage.wait(timeout=400) for stage in stages] == [0, 0]
     assert weights(two[0]) == weights(two[1]) == weights(one)
     rows = [(folder / "work" / "history.csv").read_text().splitlines() for folder in two]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -12,7 +12,7 @@ from tasks.training.batch import Batch
 from tasks.training.parallel import Parallel
 from tasks.training.parallel.hooks import Hook
 from tasks.training.parallel.traffic import ASIDE, CHECKPOINT, Traffic
-from tasks.training.world import World
+from tasks.training.world import BESIDE, World
 
 
 class Replicated(World):
@@ -71,7 +71,10 @@ class Replicated(World):
         """
         self.graph = graph
         self.device = next(graph.parameters()).device
-        mine = f"{math.fsum(float(p.detach().double().sum()) for p in graph.parameters()):.17g}"
+        self._same(parameter.detach() for parameter in graph.parameters())
+
+    def _same(self, tensors: Iterable[Any]) -> None:
+        mine = f"{math.fsum(float(tensor.double().sum()) for tensor in tensors):.17g}"
         with self.traffic.of(ASIDE):
             if self.agreed(mine) != mine:
                 raise RuntimeError(f"worker {self.rank} begins with other weights than worker 0")
@@ -154,6 +157,16 @@ class Replicated(World):
         """This worker's part, if there was a worker of its number."""
         self.hook.load_state(self.mine(tensors))
         self.traffic.load_state(tensors)
+
+    def load(self, graph: Any, optimizer: Any, weights: dict[str, Any], state: dict[str, Any]) -> None:
+        """Put back what `snapshot` gave; each machine reads its own file.
+
+        Raises:
+            RuntimeError: they hold different weights.
+        """
+        if self.parallel.nnodes > 1:
+            self._same(value for name, value in weights.items() if not name.startswith(BESIDE))
+        super().load(graph, optimizer, weights, state)
 
     def gathered(self, own: dict[str, Any]) -> dict[str, Any]:
         """Every worker's tensors on the main worker of every machine, named `RANK.NAME`; names and shapes are the same on all."""
