@@ -131,7 +131,7 @@ def predicted(parameters: int, way: str) -> float:
     )
     about = Subject(Params(), Machine(), 1, 1, 1, VOCAB, 3.0, 3.0, config, 4)
     parts = memory_parts(about, steps, (2 if pure else 4) * count(config))
-    copied = (2 if pure else 4) * steps.saved + steps.state if way == WRITTEN else 0
+    copied = steps.checkpoint_bytes if way == WRITTEN else 0
     return parts.weights + parts.trained + parts.step + copied
 
 

@@ -17,7 +17,7 @@ import pytest
 from tasks.core.errors import UserError
 from tasks.core.job import Job
 from tasks.models.load import new_model
-from tasks.runner import _in_words
+from tasks.sentences import in_words
 from tasks.training import checkpoint
 from tasks.training.loop import Loop
 from tasks.training.state import load_rows, rows_of, state_tensors
@@ -154,7 +154,7 @@ def test_on_a_full_disk_the_checkpoint_before_survives(
     folder = tmp_path / "small"
     with FULL[full](folder, _size(before)) as make_room:
         place = job(folder)
-        with pytest.raises(UserError, match=full) as caught, _in_words("test"):
+        with pytest.raises(UserError, match=full) as caught, in_words("test"):
             train(place)
         assert "make room and run again" in caught.value.hint
         last = names(place)[-1]
@@ -181,7 +181,7 @@ def test_an_error_in_the_background_ends_the_run(tmp_path: Path, monkeypatch: py
         seen.append(number)
         return batch(number)
 
-    with pytest.raises(UserError, match="permission denied"), _in_words("test"):
+    with pytest.raises(UserError, match="permission denied"), in_words("test"):
         train(place, watched)
     assert max(seen) <= 8
     assert names(place) == ["checkpoint-00000000", "checkpoint-00000003"]

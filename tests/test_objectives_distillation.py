@@ -18,7 +18,6 @@ from tasks.objectives.parts.teacher import Teacher, with_rest
 from tasks.training.batch import Batch
 from tasks.training.gradient import Gradient
 from tasks.training.graph import Graph
-from tasks.training.kernels import cross_entropy
 from tasks.training.loop import Loop
 from tasks.training.world import World
 from tests.models import config, job
@@ -63,19 +62,6 @@ def test_alpha_0_is_next_token_prediction(teacher: Path, tmp_path: Path, top_k: 
     shown, found = computed(begun(teacher, tmp_path, alpha=0.0, top_k=top_k))
     assert shown["loss"] == pytest.approx(plain["loss"], rel=1e-6)
     assert all(value.allclose(found[name], rtol=1e-5, atol=1e-8) for name, value in reference.items())
-
-
-@pytest.mark.parametrize("top_k", [None, 8])
-def test_chunks_and_the_whole_learn_the_same(
-    teacher: Path, tmp_path: Path, top_k: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Logits of a few tokens at a time: what is shown and every gradient is that of all at once."""
-    whole, reference = computed(begun(teacher, tmp_path / "a", temperature=2.0, top_k=top_k))
-    monkeypatch.setattr(cross_entropy, "FEWEST", 5)
-    monkeypatch.setattr(cross_entropy, "LOGITS", 0)
-    again, found = computed(begun(teacher, tmp_path / "b", temperature=2.0, top_k=top_k))
-    assert again == pytest.approx(whole, rel=1e-5)
-    assert all(value.allclose(found[name], rtol=1e-4, atol=1e-7) for name, value in reference.items())
 
 
 @pytest.mark.parametrize("top_k", [None, 1, 50, 400])

@@ -42,12 +42,10 @@ def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune
         job: what the shell lends the stage.
 
     Raises:
-        UserError: damaged weights in `finetune`, a technique that this model doesn't suit, or a task of `evaluate`
-            that can't be had.
+        UserError: damaged weights in `finetune`, a technique that doesn't suit them, a task of `evaluate` that can't be had.
     """
-    harness.prepare(evaluate)
+    _check(finetune, evaluate)
     drop_notices_of_missing_kernels()
-    _check(finetune)
     out.mkdir(parents=True, exist_ok=True)
     job.say(f"applying {params.method}")
     done = params.technique.apply(Workbench(finetune, out, data, seed, job))
@@ -73,7 +71,8 @@ def run(params: Compress, *, seed: int, evaluate: Evaluate, data: Path, finetune
     }
 
 
-def _check(finetune: Path) -> None:
+def _check(finetune: Path, evaluate: Evaluate) -> None:
+    harness.prepare(evaluate)
     read_config(finetune)
     check_weights(finetune)
     if is_unmerged(finetune):

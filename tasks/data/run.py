@@ -53,13 +53,7 @@ def run(
     )
     corpus, spill = text.corpus, text.spill
     dropped, metrics = _drop(params, corpus, spill, job)
-    job.say(f"{len(spill)} documents; making the tokenizer ({params.tokenizer.method})")
-    tokenizer = params.tokenizer.technique.make(spill.texts("train"), init)
-    if tokenizer.eos_token_id is None:
-        raise UserError("data.tokenizer: the tokenizer has no end-of-text token (eos_token)")
-    tokenizer.save_pretrained(out / "tokenizer")
-
-    job.stop_if_over_budget("making the tokenizer", "this stage begins again")
+    tokenizer = _tokenizer(params, spill, init, out, job)
     kept = Kept(evaluate.max_bytes, params.max_instructions)
     sizes = _shards(corpus, spill, tokenizer, out, job, kept.hold if chats else kept.watch)
     _write_heldout(kept, out)
@@ -76,6 +70,16 @@ def run(
         **overlap,
         **_floors("".join(row["text"] for row in kept.heldout).encode()),
     }
+
+
+def _tokenizer(params: Data, spill: Spill, init: Path, out: Path, job: Job) -> Any:
+    job.say(f"{len(spill)} documents; making the tokenizer ({params.tokenizer.method})")
+    tokenizer = params.tokenizer.technique.make(spill.texts("train"), init)
+    if tokenizer.eos_token_id is None:
+        raise UserError("data.tokenizer: the tokenizer has no end-of-text token (eos_token)")
+    tokenizer.save_pretrained(out / "tokenizer")
+    job.stop_if_over_budget("making the tokenizer", "this stage begins again")
+    return tokenizer
 
 
 def _shards(

@@ -40,12 +40,10 @@ def run(
     """Train the blueprint, from scratch or on from `init`, alone or after `teacher`, and write a complete model folder.
 
     Raises:
-        UserError: `init` isn't the model of the blueprint, `teacher` not one the objective can learn from, the context is
-            longer than either's positions, choices exclude each other (`conflicts`), workers can't share the work, or a task
-            of `evaluate` can't be had.
+        UserError: `init` isn't the model of the blueprint, `teacher` not one the objective can learn from, workers can't
+            share the work, or what `_refuse` finds.
     """
     _refuse(params, evaluate, design)
-    harness.prepare(evaluate)
     tokenizer = load_tokenizer(data / "tokenizer")
     teacher = chosen_teacher(params, evaluate, tokenizer, teacher)
     shared = params.steps and params.parallel.workers > 1
@@ -58,12 +56,10 @@ def run(
         workers.load_trained(model, job)
     elif params.steps:
         metrics |= train(model, params, seed, data, teacher, job)
-    if params.steps:
-        save_model(cast(model, dtype), tokenizer, out)
-    elif has_weights(init):
+    if has_weights(init) and not params.steps:
         copy_model(init, out)
     else:
-        save_model(model, tokenizer, out)
+        save_model(cast(model, dtype) if params.steps else model, tokenizer, out)
     del model  # its memory is the next one's
     metrics |= judge(out, data, evaluate, job)
     if teacher is not None:
@@ -72,9 +68,10 @@ def run(
 
 
 def _refuse(params: Pretrain, evaluate: Evaluate, design: Path) -> None:
-    """Choices that exclude each other, and contexts beyond the model's positions."""
+    """Choices that exclude each other, contexts beyond the model's positions, tasks of `evaluate` that can't be had."""
     if params.steps:
         if found := list(conflicts(params)):
             raise UserError("\n".join(found))
         check_context("pretrain.context_length", params.context_length, design)
     check_context("evaluate.context_length", evaluate.context_length, design)
+    harness.prepare(evaluate)

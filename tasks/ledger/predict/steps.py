@@ -61,3 +61,8 @@ class Steps:
     def largest(self) -> int:
         """Tokens of a sequence in the largest batch."""
         return self.longest or self.context
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Everything trained at some time, and the optimizer's state."""
+        return (2 if self.pure else 4) * self.saved + self.state

@@ -11,7 +11,8 @@ from tasks.core.measure import Metrics, modelled
 from tasks.ledger.predict import constants
 from tasks.ledger.predict.chats import Batches, batches
 from tasks.ledger.predict.communication import communication
-from tasks.ledger.predict.cost import Cost, disk, traffic, work
+from tasks.ledger.predict.cost import disk
+from tasks.ledger.predict.durations import training_cost, validation_cost
 from tasks.ledger.predict.loss import expected_loss
 from tasks.ledger.predict.objective import Beside, beside, preferring
 from tasks.ledger.predict.quality import Kept, running, samples, scoring, tasks
@@ -172,10 +173,6 @@ def _kept(about: Subject) -> Metrics:
     return {"model_bytes": modelled(size, note), "delivery_bytes": modelled(size, note)}
 
 
-def _checkpoint(steps: Steps) -> int:
-    return (2 if steps.pure else 4) * steps.saved + steps.state
-
-
 def _copied(about: Subject, steps: Steps, seconds: float) -> float:
     """Bytes of a checkpoint's copy that are still there when the next step needs the most; 0 where they are written by then.
 
@@ -184,7 +181,7 @@ def _copied(about: Subject, steps: Steps, seconds: float) -> float:
         steps: of the training.
         seconds: of all steps.
     """
-    copy = _checkpoint(steps)
+    copy = steps.checkpoint_bytes
     if not steps.checkpoints or steps.count == 1:
         return 0
     forward = seconds / steps.count / constants.BACKWARD
@@ -198,10 +195,10 @@ def _trained(
     kept = size * about.stored
     judged = running(about, Kept(kept, about.stored_dtype))
     flops = steps.flops * steps.tokens * steps.count + extra.teacher_flops
-    training = _training(about, steps) + extra.asking(about)
-    validation = _validation(about, steps, validated)
+    training = training_cost(about, steps) + extra.asking(about)
+    validation = validation_cost(about, steps, validated)
     evaluation = scoring(about, judged, about.heldout_tokens) + samples(about, judged) + tasks(about, judged)
-    files = disk(about.machine, kept * 3 + steps.checkpoints * _checkpoint(steps))
+    files = disk(about.machine, kept * 3 + steps.checkpoints * steps.checkpoint_bytes)
     note = (
         f"{training.wall:.3g} s training + {evaluation.wall:.3g} s evaluation + "
         f"{validation.wall + files.wall:.3g} s validation and files"
@@ -221,7 +218,7 @@ def _trained(
             "trainable_parameters": modelled(steps.trained, "exact, from the config"),
             "optimizer_bytes": modelled(steps.state, "the optimizer's state, from the shapes of what is trained"),
             "checkpoint_bytes": modelled(
-                _checkpoint(steps),
+                steps.checkpoint_bytes,
                 f"everything trained at some time, {'bfloat16' if steps.pure else 'float32'}, and optimizer state",
             ),
             **{f"activation_bytes/{way}": modelled(kept, KEPT[way]) for way, kept in parts.ways.items()},
@@ -229,25 +226,3 @@ def _trained(
             "tokens_per_second": modelled(steps.tokens * steps.count / training.wall, "tokens / training_seconds"),
         }
     return metrics
-
-
-def _training(about: Subject, steps: Steps) -> Cost:
-    """All optimizer steps."""
-    machine, rate = about.machine, constants.TRAINING[steps.dtype]
-    sequences = steps.tokens / steps.context
-    step = work(machine, rate, steps.dtype, about.anatomy, sequences, steps.context, steps.labelled)
-    # frozen weights have no gradient; adapters have products of their own
-    unlabelled = 3 * about.anatomy.head_matrix.flops * (1 - steps.labelled)
-    spared = accounting.training_flops_per_token(about.config, steps.context) - unlabelled - steps.flops
-    step += Cost(device=-spared * steps.tokens / (machine.gemm_flops_per_second[steps.dtype] * rate.gemm))
-    moved = constants.BACKWARD * constants.ADAPTER_BYTES * steps.tokens * steps.elements
-    step += traffic(machine, moved + constants.OPTIMIZER_BYTES * steps.trained)
-    return (step + Cost(serial=constants.STEP_SECONDS)) * steps.count
-
-
-def _validation(about: Subject, steps: Steps, tokens: float) -> Cost:
-    """Forward passes over held-out batches of the training's shape."""
-    rate = constants.AUTOCAST if steps.dtype == "bfloat16" else constants.FORWARD["float32"]
-    sequences = steps.tokens / steps.context
-    batch = work(about.machine, rate, steps.dtype, about.anatomy, sequences, steps.context, steps.labelled)
-    return batch * (tokens / steps.tokens)
