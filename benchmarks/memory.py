@@ -17,7 +17,6 @@ from tasks.core.process import prepare
 from tasks.models.device import native_bf16
 
 BATCH, CONTEXT, VOCAB, STEPS = 16, 256, 4096, 3
-WRITTEN = "nothing, a checkpoint after every step"
 WAYS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "selective checkpointing": {"gradient_checkpointing": "selective"},
@@ -29,7 +28,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "adafactor": {"optimizer": "adafactor"},
     "apollo": {"optimizer": "apollo"},
     "lomo": {"optimizer": "lomo"},
-    WRITTEN: {},
     "lomo, full checkpointing": {"optimizer": "lomo", "gradient_checkpointing": "full"},
 }
 """What is done to save memory -> settings of the loop; optimizers by name, adamw if none."""
@@ -84,10 +82,6 @@ def child(parameters: int, way: str) -> None:
             loop.gradient.compute(Batch.of(rows(step)))
             loop.optimizer.step()
             loop.optimizer.zero_grad(set_to_none=True)
-            if way == WRITTEN:
-                loop.progress.step += 1
-                loop.keeper.save(loop.progress)
-        loop.keeper.wait()
     print(own_peak_bytes() - before)
 
 
@@ -131,8 +125,7 @@ def predicted(parameters: int, way: str) -> float:
     )
     about = Subject(Params(), Machine(), 1, 1, 1, VOCAB, 3.0, 3.0, config, 4)
     parts = memory_parts(about, steps, (2 if pure else 4) * count(config))
-    copied = steps.checkpoint_bytes if way == WRITTEN else 0
-    return parts.weights + parts.trained + parts.step + copied
+    return parts.weights + parts.trained + parts.step
 
 
 def row(parameters: int, way: str) -> str:
