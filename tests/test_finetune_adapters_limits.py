@@ -10,6 +10,7 @@ import pytest
 
 from tasks.core.errors import UserError
 from tasks.design.existing import Existing
+from tasks.finetune import Finetune
 from tasks.finetune.boft import Boft
 from tasks.finetune.bottleneck import Bottleneck
 from tasks.finetune.fourierft import FourierFT
@@ -23,7 +24,8 @@ from tasks.finetune.prompt_tuning import PromptTuning
 from tasks.finetune.technique import FinetuneTechnique
 from tasks.finetune.vera import Vera
 from tasks.models.adapter import mark_unmerged
-from tests.models import config
+from tasks.models.load import load_model, new_model
+from tests.models import begun, config
 
 MAMBA = {"model_type": "mamba2", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 400, "num_heads": 4}
 MAMBA |= {"head_dim": 32, "expand": 2, "state_size": 16, "n_groups": 1, "conv_kernel": 4, "chunk_size": 32}
@@ -64,3 +66,20 @@ def test_an_unmerged_folder_is_no_base(tmp_path: Path) -> None:
     mark_unmerged(tmp_path)
     with pytest.raises(UserError, match=r"pretrain\.init .*its adapter could not be merged"):
         Existing().blueprint(400, tmp_path)
+
+
+KINDS: dict[str, Any] = dict(Finetune.techniques())
+
+
+@pytest.mark.parametrize(
+    "technique", [kind() for kind in KINDS.values() if not kind.merges], ids=lambda made: made.method
+)
+def test_an_adapter_of_another_base_is_refused(technique: FinetuneTechnique, tmp_path: Path) -> None:
+    """Weights of the same shapes that it wasn't trained on would make another model of it, silently."""
+    new_model(config(), 0).save_pretrained(tmp_path)
+    begun(technique, load_model(tmp_path), base=tmp_path).write(tmp_path / "adapter")
+    mark_unmerged(tmp_path)
+    load_model(tmp_path)
+    new_model(config(), 1).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="aren't those that adapter/ was trained on"):
+        load_model(tmp_path)

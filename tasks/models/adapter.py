@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import UserError
+from tasks.models.difference import digest
 from tasks.models.soft_prompt import place_texts
 
 MARK = "unmerged.json"
 ADAPTER = "adapter"
+BASE = "base_sha256"
 
 
 def mark_unmerged(folder: Path) -> None:
-    """Say that the model of `folder` is to be used with its adapter."""
-    (folder / MARK).write_text(json.dumps({"adapter": ADAPTER}) + "\n", encoding="utf-8")
+    """Say that the model of `folder`, whose weights lie there, is to be used with its adapter, and no other with that."""
+    (folder / MARK).write_text(json.dumps({"adapter": ADAPTER, BASE: digest(folder)}) + "\n", encoding="utf-8")
 
 
 def is_unmerged(folder: Path) -> bool:
@@ -45,15 +47,34 @@ def positions_taken(folder: Path) -> int:
 
 
 def with_adapter(model: Any, folder: Path) -> Any:
-    """`model`, the base of `folder`, under that folder's adapter, in evaluation mode."""
+    """`model`, the base of `folder`, under that folder's adapter, in evaluation mode.
+
+    Raises:
+        UserError: the adapter is damaged, or the weights are others than those it was trained on.
+    """
     from peft import PeftModel
 
     from tasks.models import bottleneck
     from tasks.models.load import friendly_errors
 
+    _check_base(folder)
     with friendly_errors(folder / ADAPTER):
         if bottleneck.is_bottleneck(folder / ADAPTER):
             return bottleneck.load(model, folder / ADAPTER).eval()
         made = PeftModel.from_pretrained(model, folder / ADAPTER).eval()
     place_texts(made)
     return made
+
+
+def _check_base(folder: Path) -> None:
+    from tasks.models.load import friendly_errors
+
+    if not is_unmerged(folder):
+        return
+    with friendly_errors(folder):
+        expected = json.loads((folder / MARK).read_text(encoding="utf-8"))[BASE]
+    if expected != digest(folder):
+        raise UserError(
+            f"{folder}: its weights aren't those that {ADAPTER}/ was trained on",
+            "put the base model back that it was finetuned from",
+        )
