@@ -81,6 +81,17 @@ def test_killed_then_resumed_is_the_same(straight: Workspace, stage: str) -> Non
         assert report["metrics"]["attempts"]["value"] == 2
 
 
+def test_other_parameters_never_resume(straight: Workspace) -> None:
+    """After a kill, a run with other parameters starts from nothing; the first ones' checkpoint still waits for them."""
+    kill_inside(straight, "pretrain")
+    straight.set({"pretrain.learning_rate": 1e-3})
+    other = straight.run("dvc", "repro", "--single-item", "pretrain")
+    assert "goes on from step" not in other.stdout + other.stderr
+    straight.set({"pretrain.learning_rate": 1.5e-3})
+    first = straight.run("dvc", "repro", "--force", "--single-item", "pretrain")
+    assert "goes on from step" in first.stdout + first.stderr
+
+
 def test_killed_under_one_door_goes_on_under_the_other(straight: Workspace) -> None:
     """What DVC began and a kill ended, `leanlm run` ends from the checkpoint, and with the bytes of an unbroken run."""
     straight.set({"pretrain.learning_rate": 2e-3})
@@ -96,14 +107,3 @@ def test_killed_under_one_door_goes_on_under_the_other(straight: Workspace) -> N
     resumed = digest(straight, "pretrain")
     straight.run("dvc", "repro", "--force", "--single-item", "pretrain")
     assert digest(straight, "pretrain") == resumed
-
-
-def test_other_parameters_never_resume(straight: Workspace) -> None:
-    """After a kill, a run with other parameters starts from nothing; the first ones' checkpoint still waits for them."""
-    kill_inside(straight, "pretrain")
-    straight.set({"pretrain.learning_rate": 1e-3})
-    other = straight.run("dvc", "repro", "--single-item", "pretrain")
-    assert "goes on from step" not in other.stdout + other.stderr
-    straight.set({"pretrain.learning_rate": 1.5e-3})
-    first = straight.run("dvc", "repro", "--force", "--single-item", "pretrain")
-    assert "goes on from step" in first.stdout + first.stderr

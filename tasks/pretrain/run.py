@@ -68,10 +68,10 @@ def run(
 
 
 def _refuse(params: Pretrain, evaluate: Evaluate, design: Path) -> None:
-    """Choices that exclude each other, contexts beyond the model's positions, tasks of `evaluate` that can't be had."""
+    """Choices that exclude each other, tasks of `evaluate` that can't be had, contexts beyond the model's positions."""
+    if params.steps and (found := list(conflicts(params))):
+        raise UserError("\n".join(found))
+    harness.prepare(evaluate)
     if params.steps:
-        if found := list(conflicts(params)):
-            raise UserError("\n".join(found))
         check_context("pretrain.context_length", params.context_length, design)
     check_context("evaluate.context_length", evaluate.context_length, design)
-    harness.prepare(evaluate)
