@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flows import child
 from flows.environment import WORK
+from flows.locked import locked
 from tasks.core.errors import UserError
 
 RUNNING = WORK / "running.json"
@@ -36,22 +37,12 @@ def alone() -> Iterator[None]:
     Raises:
         UserError: another one is running.
     """
-    from filelock import FileLock, Timeout
-
-    WORK.mkdir(exist_ok=True)
-    lock = FileLock(WORK / "run.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError("another run is going on in this folder", "wait until it has ended, or stop it") from None
-    try:
+    with locked(WORK / "run.lock", 0, "another run is going on in this folder", "wait until it has ended, or stop it"):
         if child.stop_orphan(RUNNING):
             sys.stderr.write(
                 "a killed run had left its stage at work; it is stopped; a training goes on from its checkpoint\n"
             )
         yield
-    finally:
-        lock.release()
 
 
 def bring_up(stage: str, invocation: str, bench: Path | None = None) -> None:

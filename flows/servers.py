@@ -9,8 +9,7 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import psutil
 
 from flows import child
 from flows.environment import WORK
+from flows.locked import locked
 from tasks.core.errors import UserError
 
 HOST = "127.0.0.1"
@@ -73,7 +73,6 @@ def start(name: str, port: int | None = None) -> Server:
     """
     server = find(name)
     if server is None or (port is not None and port != server.port):
-        WORK.mkdir(exist_ok=True)
         with _alone():
             server = find(name)  # another process may have started it while this one waited
             if server is None:
@@ -113,25 +112,10 @@ def stop_all() -> dict[str, Server]:
     return running
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One command at a time starts or stops servers.
-
-    Raises:
-        UserError: another one has been at it for too long.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(WORK / "servers.lock")
-    try:
-        lock.acquire(timeout=LOCK_SECONDS)
-    except Timeout:
-        said = f"another command has been starting or stopping servers in this folder for {LOCK_SECONDS:.0f} s"
-        raise UserError(said, "wait until it has ended, or stop it") from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _alone() -> AbstractContextManager[None]:
+    """One command at a time starts or stops servers; a `UserError` where another one has been at it for too long."""
+    said = f"another command has been starting or stopping servers in this folder for {LOCK_SECONDS:.0f} s"
+    return locked(WORK / "servers.lock", LOCK_SECONDS, said, "wait until it has ended, or stop it")
 
 
 def _stop_silent(name: str) -> None:

@@ -204,12 +204,13 @@ def _trained(
         f"{validation.wall + files.wall:.3g} s validation and files"
     )
     cost = training + validation + evaluation + files
-    parts = memory_parts(about, steps, base_bytes + 4 * extra.parameters + extra.held)
+    held = base_bytes + 4 * extra.parameters + extra.held
+    parts = memory_parts(about, steps, held)
     parts = replace(parts, passing=parts.passing + extra.passing, copied=_copied(about, steps, training.wall))
-    memory = peak(about, parts, judged.bytes)
     if stage == "pretrain" and steps.count and about.params.pretrain.parallel.workers > 1:
-        held = base_bytes + 4 * extra.parameters + extra.held
         memory = together(about, steps, held, extra.passing, judged.bytes)
+    else:
+        memory = peak(about, parts, judged.bytes)
     counted = f"{steps.count} steps x {steps.tokens:g} tokens x {steps.flops:.4g} FLOP{f'; {extra.note}' if extra.note else ''}; evaluation not counted"
     metrics = cost.metrics(stage, about.machine, memory, note)
     metrics |= {"flops": modelled(flops, counted), "tokens": modelled(int(steps.tokens * steps.count), "steps x batch")}
